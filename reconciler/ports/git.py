@@ -1,0 +1,123 @@
+"""Git: a mirror that is fetched, trees that are compared by hash, refs that are pushed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import NewType, Protocol
+
+CommitId = NewType("CommitId", str)
+TreeId = NewType("TreeId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A repository as an operator bound it. `repr` never shows `secrets`.
+
+    `secrets` are the data of a Secret by key (`username`, `password`, `identity`, `known_hosts`).
+    """
+
+    url: str
+    secrets: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Remote({self.url!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What a ref points to. `revision` in conditions reads `<branch>@sha1:<id>`."""
+
+    id: CommitId
+    tree: TreeId
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One path that differs between two trees. `blob` is None where it was removed."""
+
+    path: PurePosixPath
+    blob: str | None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A tree entry that will not be read, and why. `path` is printable whatever git holds."""
+
+    path: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeDiff:
+    """All that changed below a folder, and the entries of the new tree that are refused.
+
+    `refused` speaks of changed entries only: an entry refused before and unchanged since is not
+    repeated, and one that is gone appears in `changes` with blob None.
+    """
+
+    changes: Sequence[FileChange]
+    refused: Sequence[Refusal]
+
+
+class Source(Protocol):
+    """One repository, read. Implementations keep a bare mirror and never check anything out."""
+
+    async def fetch(self, branch: str, *, timeout: timedelta) -> Commit:
+        """The commit that `branch` of the remote points to now, with all its trees and blobs.
+
+        Ends within `timeout` whatever the server does. Raises `SourceUnavailable`,
+        `SourceInvalid` (no such branch, empty repository, a URL or ref that is not allowed).
+        """
+        ...
+
+    async def diff(self, old: TreeId | None, new: TreeId, *, folder: PurePosixPath) -> TreeDiff:
+        """What changed below `folder` from `old` (None: from nothing) to `new`.
+
+        Costs by the number of changed entries, not by the size of the tree. A folder that is not
+        in `new` reads as empty; the caller decides what that means. Raises `SourceUnavailable` for
+        a damaged mirror, which the next fetch replaces.
+        """
+        ...
+
+    async def read(self, blobs: Sequence[str], *, limit: int) -> Mapping[str, bytes]:
+        """Blobs by id. One larger than `limit` bytes is left out, and never inflated."""
+        ...
+
+    async def has_folder(self, tree: TreeId, folder: PurePosixPath) -> bool: ...
+
+    def changes(self, branch: str) -> AsyncIterator[None]:
+        """Wake-ups when a repository on this machine may have moved; for others it never yields.
+
+        Losing one costs latency only: the interval poll finds it. A push of ours to the status ref
+        does not wake it.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class StatusRef(Protocol):
+    """One ref that only we write: status files, committed and pushed by compare-and-swap."""
+
+    async def push(
+        self,
+        files: Mapping[PurePosixPath, bytes | None],
+        *,
+        message: str,
+        timeout: timedelta,
+    ) -> CommitId | None:
+        """Put `files` on top of what the ref holds (None removes one) and push it.
+
+        None when that leaves the tree as it is: no commit is made. If the ref moved, fetches and
+        replays, a bounded number of times; nobody's commit is lost. When it returns, the remote
+        holds the commit. Raises `PushRefused`, `PushRejected` (still moving), `SourceUnavailable`.
+        """
+        ...
+
+    def close(self) -> None: ...
