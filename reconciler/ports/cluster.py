@@ -104,7 +104,9 @@ class Cluster(Protocol):
         """Raises `ObjectNotFound`."""
         ...
 
-    async def create(self, resource: Resource, obj: JsonObject, *, field_manager: str) -> JsonObject:
+    async def create(
+        self, resource: Resource, obj: JsonObject, *, field_manager: str
+    ) -> JsonObject:
         """Raises `ObjectExists`, `ObjectInvalid`, and `ObjectNotFound` without its namespace."""
         ...
 

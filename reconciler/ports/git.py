@@ -37,7 +37,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One path that differs between two trees. `blob` is None where it was removed."""
+    """One path that differs between two trees, from the root of the repository.
+
+    `blob` is None where it was removed, and with it whatever was read below that path.
+    """
 
     path: PurePosixPath
     blob: str | None
@@ -58,7 +61,8 @@ class TreeDiff:
     """All that changed below a folder, and the entries of the new tree that are refused.
 
     `refused` speaks of changed entries only: an entry refused before and unchanged since is not
-    repeated, and one that is gone appears in `changes` with blob None.
+    repeated, and one that is gone appears in `changes` with blob None. An entry that was read and
+    is refused now appears in `refused` only. Removals come first in `changes`.
     """
 
     changes: Sequence[FileChange]
@@ -81,7 +85,8 @@ class Source(Protocol):
 
         Costs by the number of changed entries, not by the size of the tree. A folder that is not
         in `new` reads as empty; the caller decides what that means. Raises `SourceUnavailable` for
-        a damaged mirror, which the next fetch replaces.
+        a damaged mirror, which the next fetch replaces, and with reason `RevisionGone` where `old`
+        is no longer held (history was rewritten and the mirror replaced): compare from nothing.
         """
         ...
 
@@ -100,6 +105,21 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Git(Protocol):
+    """Where repositories are opened.
+
+    Two openings of one URL share a mirror, two of one status ref a lock.
+    """
+
+    def source(self, remote: Remote) -> Source:
+        """Raises `SourceInvalid` for a URL that is not allowed."""
+        ...
+
+    def status_ref(self, remote: Remote, ref: str) -> StatusRef:
+        """Raises `SourceInvalid` for a ref that is not a branch name."""
+        ...
 
 
 class StatusRef(Protocol):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from reconciler.errors import VersionImmutable
 
 
 class ArtifactRef(NamedTuple):
@@ -43,6 +46,16 @@ class Registry(Protocol):
         """Publish `content`; the same bytes again are no change.
 
         Raises `VersionImmutable` for other bytes, unless `replace` is set, where the newest win.
+        """
+        ...
+
+    async def publish_all(
+        self, items: Iterable[tuple[ArtifactRef, bytes]], *, replace: bool = False
+    ) -> tuple[Artifact | VersionImmutable, ...]:
+        """Publish many as one: the answers in the order of `items`, refusals among them.
+
+        All that is not refused becomes visible together, or none of it when an error is raised.
+        The event loop goes on meanwhile.
         """
         ...
 

@@ -1,0 +1,11 @@
+"""What engines raise, whatever the engine."""
+
+from __future__ import annotations
+
+
+class ScriptRefused(Exception):
+    """The script cannot be run at all; the message is for its author."""
+
+
+class BatchRefused(Exception):
+    """The batch could not be read; no run of it took place."""

@@ -1,0 +1,141 @@
+"""One V8 isolate, hardened, holding one script or checking many.
+
+Only strings cross. Everything here blocks the calling thread, and nothing here stops a script:
+whoever owns the process does that from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import ExitStack
+from importlib import resources
+from typing import TYPE_CHECKING, Final, cast
+
+from py_mini_racer import JSEvalException, init_mini_racer, mini_racer
+
+from executor import ops
+from executor.engines.errors import BatchRefused, ScriptRefused
+from executor.model import LogLevel, Outcome
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from py_mini_racer import JSFunction, JSMappedObject
+
+V8_FLAGS: Final = ("--single-threaded", "--max-heap-size=256")
+"""V8 ends the process when one isolate's heap passes 256 MB; the memory watchdog of the process is
+the real bound, this one names the cause."""
+
+_UNSAFE_IN_FILE: Final = re.compile(r"[^A-Za-z0-9._/@+-]")
+_SYNTAX_ERROR: Final = re.compile(
+    r"\A[^\n]*?:(?P<line>\d+): (?P<message>[^\n]*)(?:\n(?P<text>[^\n]*)\n(?P<indent>[ \t]*)\^)?"
+)
+# `new Function` puts two lines before its body, and the strict directive is the third.
+_LINES_BEFORE_SOURCE: Final = 3
+
+_CONFIG: Final = json.dumps(
+    {
+        "outcomes": {outcome.name: outcome.value for outcome in Outcome},
+        "levels": {level.name: level.value for level in LogLevel},
+        "caps": {
+            "FLOOD_FACTOR": ops.FLOOD_FACTOR,
+            "VALUE_CHARACTERS": ops.VALUE_CHARACTERS,
+            "PROPERTY_CHARACTERS": ops.PROPERTY_CHARACTERS,
+            "MESSAGE_CHARACTERS": ops.MESSAGE_CHARACTERS,
+        },
+        "surface": [{"global": op.global_name, "name": op.name} for op in ops.SURFACE],
+    }
+)
+
+
+def _boot_text() -> str:
+    folder = resources.files(__package__)
+    harden = (folder / "harden.js").read_text("utf-8").strip()
+    host = (folder / "host.js").read_text("utf-8").strip()
+    return f"({host})(\n{harden}\n, {_CONFIG})\n//# sourceURL=scriptops:host"
+
+
+_BOOT: Final = _boot_text()
+
+
+def start_v8() -> str:
+    """Start V8 in this process, once, and say which version it is."""
+    dll = init_mini_racer(flags=V8_FLAGS)
+    return cast("bytes", dll.mr_v8_version()).decode()
+
+
+class Isolate:
+    """An isolate that is ready for a script. Not for use by two threads.
+
+    Must be made and used inside the running `loop`, which it blocks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._exit = ExitStack()
+        racer = self._exit.enter_context(mini_racer(loop))
+        self._engine = cast("JSMappedObject", racer.eval(_BOOT))
+        self._compile = cast("JSFunction", self._engine["compile"])
+        self._check = cast("JSFunction", self._engine["check"])
+
+    def close(self) -> None:
+        del self._engine, self._compile, self._check
+        self._exit.close()
+
+    def compile(self, source: str, file: str) -> None:
+        """Make `source` the script of this isolate.
+
+        Raises:
+            ScriptRefused: it does not parse; the message has file, line and column.
+        """
+        self._call(self._compile, source, file)
+
+    def check(self, source: str, file: str) -> None:
+        """Say whether `source` could be run; the script of this isolate stays what it was.
+
+        The top level is evaluated without the run's environment, so what it throws proves
+        nothing and counts as good; only a source that does not parse, or that ends without a
+        function `main`, is bad.
+
+        Raises:
+            ScriptRefused: it cannot be run.
+        """
+        if problem := self._call(self._check, source, file):
+            raise ScriptRefused(str(problem))
+
+    def run(self, batch: str) -> str:
+        """Run the activations of `batch`; the completions, as JSON, in the same order.
+
+        Raises:
+            BatchRefused: the batch cannot be read; no run took place.
+        """
+        self._engine["batch"] = batch
+        completions = str(self._engine["completions"])
+        if not completions:
+            raise BatchRefused("an activation is not readable")
+        return completions
+
+    def _call(self, function: JSFunction, source: str, file: str) -> object:
+        name = safe_file(file)
+        self._engine["source"] = source
+        self._engine["file"] = name
+        try:
+            return function()
+        except JSEvalException as error:
+            raise ScriptRefused(_located(str(error), name)) from error
+
+
+def safe_file(file: str) -> str:
+    """A name that can stand in a stack trace and cannot end the comment that sets it."""
+    return _UNSAFE_IN_FILE.sub("_", file)[:200] or "script.js"
+
+
+def _located(report: str, file: str) -> str:
+    found = _SYNTAX_ERROR.match(report)
+    if found is None:
+        return f"the script does not parse ({file})"
+    message = found["message"][: ops.MESSAGE_CHARACTERS]
+    line = int(found["line"]) - _LINES_BEFORE_SOURCE
+    if line < 1 or found["indent"] is None:
+        return f"{message} ({file})"
+    return f"{message} ({file}:{line}:{len(found['indent']) + 1})"

@@ -1,0 +1,248 @@
+"""The executor program: joins a session to a supervisor.
+
+`python -m executor <controller address>` runs until SIGTERM or SIGINT, then drains: it takes no
+more work, sends the results it owes and exits 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import orjson
+import uvloop
+
+from executor.engines import ENGINES
+from executor.model import Outcome, RunResult
+from executor.session.artifacts import ArtifactRefused, Artifacts, ArtifactUnavailable
+from executor.session.client import Client, Identity
+from executor.supervisor.pool import MEMORY_BYTES, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from executor.model import Work
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS: Final = 25.0
+"""Below the 30 s that Kubernetes grants between SIGTERM and SIGKILL."""
+
+_PLAIN_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+class Executor:
+    """Session, artifacts and supervisor, joined. Used by one event loop only."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str,
+        workers: int,
+        memory_bytes: int = MEMORY_BYTES,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._address = address
+        self._name = name
+        self._credentials = credentials
+        self._supervisor = Supervisor(self._deliver, workers=workers, memory_bytes=memory_bytes)
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._client: Client | None = None
+
+    async def run(self) -> None:
+        """Serve the controller until `drain`."""
+        greeting = await self._supervisor.start()
+        log.info("ready", extra={"v8": greeting["v8"], "sandbox": greeting["sandbox"]})
+        identity = Identity(
+            name=self._name,
+            script_types=tuple(ENGINES),
+            engines={"v8": str(greeting["v8"])},
+        )
+        self._client = client = Client(
+            self._address,
+            identity=identity,
+            handle=self._handle,
+            lost=self._lost,
+            credentials=self._credentials,
+        )
+        self._artifacts = Artifacts(client.fetch)
+        if self._draining:
+            client.drain()
+        try:
+            await client.run()
+        finally:
+            await self._supervisor.close()
+            await client.close()
+
+    def drain(self) -> None:
+        """Finish what is in flight and end `run`."""
+        self._draining = True
+        if self._client is not None:
+            self._client.drain()
+
+    def _handle(self, work: Work) -> None:
+        digest = work.script.digest
+        source = b"" if work.script.type not in ENGINES else self._artifacts.held(digest)
+        if source is not None:
+            self._supervisor.submit(work, source)
+            return
+        task = asyncio.create_task(self._fetch(work))
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+    async def _fetch(self, work: Work) -> None:
+        try:
+            source = await self._artifacts.get(work.script.digest)
+        except ArtifactRefused as error:
+            self._refuse(work, Outcome.LOAD_FAILED, str(error))
+        except ArtifactUnavailable as error:
+            self._refuse(work, Outcome.UNAVAILABLE, str(error))
+        else:
+            self._supervisor.submit(work, source)
+
+    def _refuse(self, work: Work, outcome: Outcome, message: str) -> None:
+        is_load = work.load is not None
+        self._deliver([RunResult(key, outcome, message, load=is_load) for key in work.keys()])
+
+    def _deliver(self, results: Sequence[RunResult]) -> None:
+        if self._client is not None:
+            self._client.deliver(results)
+
+    def _lost(self) -> None:
+        """What the lost session asked for will be asked for again, under another epoch."""
+        for task in self._fetches:
+            task.cancel()
+        self._supervisor.abandon()
+
+
+async def serve(executor: Executor) -> int:
+    """Run until told to stop; the exit code."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.create_task(executor.run())
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    stop = asyncio.create_task(told.wait())
+    await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    executor.drain()
+    try:
+        await asyncio.wait_for(running, DRAIN_SECONDS)
+    except TimeoutError:
+        log.warning("not drained in time")
+        return 1
+    return 0
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line; the fields of `extra` stand beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {k: v for k, v in record.__dict__.items() if k not in _PLAIN_FIELDS}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+class PlainFormatter(logging.Formatter):
+    """For a person: the message, then the fields of `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {k}={v}" for k, v in record.__dict__.items() if k not in _PLAIN_FIELDS)
+        return f"{super().format(record)}{fields}"
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="executor", description="Runs scripts for a controller.")
+    parser.add_argument("address", help="host:port of the controller, 127.0.0.1:8001")
+    parser.add_argument("--name", default=socket.gethostname(), help="shown in logs and metrics")
+    parser.add_argument(
+        "--workers", type=_positive, default=os.cpu_count() or 1, help="worker processes at most"
+    )
+    parser.add_argument(
+        "--worker-memory", type=_positive, default=MEMORY_BYTES >> 20, help="MiB each"
+    )
+    parser.add_argument("--tls-ca", type=Path, help="PEM file of the controller's CA")
+    parser.add_argument("--tls-cert", type=Path, help="PEM file of our certificate chain")
+    parser.add_argument("--tls-key", type=Path, help="PEM file of our private key")
+    parser.add_argument(
+        "--insecure-connect",
+        action="store_true",
+        help="speak without TLS to a controller that is not on this machine",
+    )
+    parser.add_argument("--log", choices=("json", "plain"), default="json")
+    parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING"), default="INFO")
+    options = parser.parse_args(argv)
+    if options.tls_ca is None and not options.insecure_connect and not is_local(options.address):
+        parser.error(
+            f"{options.address} is not on this machine: give --tls-ca, or --insecure-connect"
+        )
+    if (options.tls_cert is None) != (options.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    return options
+
+
+def is_local(address: str) -> bool:
+    """Whether what is sent to `address` stays on this machine."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _credentials(options: argparse.Namespace) -> grpc.ChannelCredentials | None:
+    if options.tls_ca is None:
+        return None
+    return grpc.ssl_channel_credentials(
+        root_certificates=options.tls_ca.read_bytes(),
+        private_key=options.tls_key.read_bytes() if options.tls_key else None,
+        certificate_chain=options.tls_cert.read_bytes() if options.tls_cert else None,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments(sys.argv[1:] if argv is None else argv)
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter() if options.log == "json" else PlainFormatter("%(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=options.log_level, handlers=[handler])
+
+    async def run() -> int:
+        executor = Executor(
+            options.address,
+            name=options.name,
+            workers=options.workers,
+            memory_bytes=options.worker_memory << 20,
+            credentials=_credentials(options),
+        )
+        return await serve(executor)
+
+    return uvloop.run(run())

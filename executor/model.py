@@ -1,0 +1,117 @@
+"""What executor rooms tell each other about runs: frozen values, nothing that acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ScriptType(IntEnum):
+    """Numbers are those of the wire."""
+
+    JS = 1
+    WASM = 2
+
+
+class Outcome(IntEnum):
+    """How a run ended. Numbers are those of the wire and of the worker's answers."""
+
+    SUCCEEDED = 1
+    FAILED = 2
+    TIMED_OUT = 3
+    OUT_OF_MEMORY = 4
+    OUTPUT_TOO_LARGE = 5
+    DENIED = 6
+    CRASHED = 7
+    LOAD_FAILED = 8
+    UNAVAILABLE = 9
+
+
+class LogLevel(IntEnum):
+    """Numbers are those of the wire and of the worker's answers."""
+
+    DEBUG = 1
+    INFO = 2
+    WARN = 3
+    ERROR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Names one attempt of one run; a result carries it back unchanged."""
+
+    run_id: str
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one run may use. Always positive: zero on the wire means the default below."""
+
+    wall_time_ms: int = 1_000
+    output_bytes: int = 16_384
+    writes: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptRef:
+    """A Script's artifact and how to run it. `type` is a bare number when we do not know it."""
+
+    namespace: str
+    name: str
+    digest: str
+    type: int
+    file: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One run to do; the activation is opaque bytes until the engine parses it."""
+
+    key: RunKey
+    activation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Runs of one Script, or a request to load it only (`load` set, no runs)."""
+
+    script: ScriptRef
+    runs: tuple[RunRequest, ...] = ()
+    load: RunKey | None = None
+
+    def keys(self) -> tuple[RunKey, ...]:
+        """Whom an answer is owed."""
+        return tuple(run.key for run in self.runs) if self.load is None else (self.load,)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    level: LogLevel
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A staged and committed value of a device the script knows by `alias`."""
+
+    alias: str
+    property: str
+    value: str | float | bool
+    qos: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The completion of one run, or the answer to a request to load (`load`)."""
+
+    key: RunKey
+    outcome: Outcome
+    message: str = ""
+    logs: tuple[LogLine, ...] = ()
+    writes: tuple[Write, ...] = ()
+    duration_us: int = 0
+    load: bool = False

@@ -1,0 +1,189 @@
+"""Wire messages to values and back. Nothing else in the executor sees a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from scriptops.controller.v1 import controller_pb2 as wire
+
+from executor.model import (
+    Limits,
+    LogLevel,
+    LogLine,
+    Outcome,
+    RunKey,
+    RunRequest,
+    RunResult,
+    ScriptRef,
+    ScriptType,
+    Work,
+    Write,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+PROTOCOL: Final = 1
+"""The version of the protocol that this program speaks."""
+
+MESSAGE_BYTES: Final = 32 * 1024 * 1024
+"""Largest message either side may send; the controller must permit as much."""
+
+RESULTS_BYTES: Final = 4 * 1024 * 1024
+"""Where a message of results is closed and the next begun; a run's result is below 1 MB."""
+
+_DEFAULT: Final = Limits()
+
+
+class PeerProtocolError(Exception):
+    """The controller broke the protocol; the session ends, the program does not."""
+
+
+def connect_to_wire(
+    *, name: str, script_types: Iterable[ScriptType], engines: Mapping[str, str]
+) -> wire.ClientMessage:
+    info = wire.ClientInfo(
+        protocol=PROTOCOL, name=name, script_types=[int(number) for number in script_types], engines=dict(engines)
+    )
+    return wire.ClientMessage(connect=wire.Connect(client_info=info))
+
+
+def credit_to_wire(credit: int) -> wire.ClientMessage:
+    return wire.ClientMessage(**{"continue": wire.Continue(credit=credit)})
+
+
+def exit_to_wire(reason: str) -> wire.ClientMessage:
+    return wire.ClientMessage(exit=wire.ClientExit(reason=reason))
+
+
+def work_from_wire(message: wire.RunScript) -> Work:
+    """One request for runs, or for a load.
+
+    Raises:
+        PeerProtocolError: it asks for neither, or for both, or does not say of what.
+    """
+    script = _script_from_wire(message.script)
+    load = _key_from_wire(message.script.load) if message.script.HasField("load") else None
+    if not script.namespace or not script.digest:
+        raise PeerProtocolError("a RunScript names no namespace or no digest")
+    if (load is None) == (not message.runs):
+        raise PeerProtocolError(f"a RunScript for {script.name} has neither runs nor load, or both")
+    runs = tuple(
+        [
+            RunRequest(RunKey((key := run.key).run_id, key.attempt, key.epoch), run.activation)
+            for run in message.runs
+        ]
+    )
+    return Work(script, runs, load)
+
+
+def work_to_wire(work: Work) -> wire.RunScript:
+    script = work.script
+    return wire.RunScript(
+        script=wire.ScriptRef(
+            namespace=script.namespace,
+            name=script.name,
+            digest=script.digest,
+            type=script.type,  # type: ignore[arg-type]  # an open enum, as any number is
+            file=script.file,
+            limits=wire.Limits(
+                wall_time_ms=script.limits.wall_time_ms,
+                output_bytes=script.limits.output_bytes,
+                writes=script.limits.writes,
+            ),
+            load=None if work.load is None else _key_to_wire(work.load),
+        ),
+        runs=[wire.Run(key=_key_to_wire(run.key), activation=run.activation) for run in work.runs],
+    )
+
+
+def results_to_wire(results: Sequence[RunResult]) -> Iterator[wire.ClientMessage]:
+    """As few messages as their size allows."""
+    message = wire.ClientMessage()
+    size = 0
+    for result in results:
+        status = _status_to_wire(result)
+        size += status.ByteSize()
+        if size > RESULTS_BYTES and message.results.results:
+            yield message
+            message = wire.ClientMessage()
+            size = status.ByteSize()
+        message.results.results.append(status)
+    yield message
+
+
+def results_from_wire(message: wire.ClientMessage) -> tuple[RunResult, ...]:
+    """Raises `PeerProtocolError` for an outcome or level that we do not know."""
+    try:
+        return tuple(
+            RunResult(
+                key=_key_from_wire(status.key),
+                outcome=Outcome(status.outcome),
+                message=status.message,
+                logs=tuple(LogLine(LogLevel(line.level), line.text) for line in status.logs),
+                writes=tuple(_write_from_wire(write) for write in status.writes),
+                duration_us=status.duration_us,
+                load=status.load,
+            )
+            for status in message.results.results
+        )
+    except ValueError as error:
+        raise PeerProtocolError("a result has an outcome or log level we do not know") from error
+
+
+def _script_from_wire(script: wire.ScriptRef) -> ScriptRef:
+    limits = script.limits
+    return ScriptRef(
+        namespace=script.namespace,
+        name=script.name,
+        digest=script.digest,
+        type=script.type,
+        file=script.file,
+        limits=Limits(
+            wall_time_ms=limits.wall_time_ms or _DEFAULT.wall_time_ms,
+            output_bytes=limits.output_bytes or _DEFAULT.output_bytes,
+            writes=limits.writes or _DEFAULT.writes,
+        ),
+    )
+
+
+def _key_from_wire(key: wire.RunKey) -> RunKey:
+    return RunKey(key.run_id, key.attempt, key.epoch)
+
+
+def _key_to_wire(key: RunKey) -> wire.RunKey:
+    return wire.RunKey(run_id=key.run_id, attempt=key.attempt, epoch=key.epoch)
+
+
+def _status_to_wire(result: RunResult) -> wire.UpdateScriptStatus:
+    return wire.UpdateScriptStatus(
+        key=_key_to_wire(result.key),
+        outcome=result.outcome,  # type: ignore[arg-type]  # same numbers, by test
+        message=result.message,
+        logs=[wire.LogLine(level=line.level, text=line.text) for line in result.logs],  # type: ignore[arg-type]  # same numbers, by test
+        writes=[_write_to_wire(write) for write in result.writes],
+        duration_us=result.duration_us,
+        load=result.load,
+    )
+
+
+def _write_to_wire(write: Write) -> wire.UpdateDeviceDesired:
+    desired = wire.UpdateDeviceDesired(
+        alias=write.alias, property=write.property, qos=write.qos, force=write.force
+    )
+    match write.value:
+        case bool(value):
+            desired.bool_value = value
+        case str(value):
+            desired.string_value = value
+        case value:
+            desired.number_value = value
+    return desired
+
+
+def _write_from_wire(desired: wire.UpdateDeviceDesired) -> Write:
+    kind = desired.WhichOneof("value")
+    if kind is None:
+        raise PeerProtocolError(f"a write of {desired.alias}.{desired.property} has no value")
+    value: str | float | bool = getattr(desired, kind)
+    return Write(desired.alias, desired.property, value, desired.qos, desired.force)

@@ -1,0 +1,231 @@
+"""The pool of workers: which namespace has a worker now, and which must wait.
+
+Slots are few and a namespace keeps its worker while nobody else wants it. A namespace that has
+none takes a free slot, else an idle worker of the one that used it longest ago, else it waits for
+the end of a turn. One worker is always started ahead, so that a change of hands costs no spawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from executor.engines import ENGINES
+from executor.model import Outcome, RunResult, ScriptType
+from executor.supervisor.ledger import Ledger
+from executor.supervisor.process import Process, WorkerDied
+from executor.supervisor.queue import Queue
+from executor.supervisor.slot import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from executor.model import Work
+
+log = logging.getLogger(__name__)
+
+TURN_SECONDS: Final = 1.0
+"""How long a busy namespace keeps its worker while another waits; a change costs 0.1 s of CPU."""
+
+WATCH_SECONDS: Final = 0.25
+"""Between two looks at a worker's memory; it can gain a few hundred MB in this time."""
+
+MEMORY_BYTES: Final = 512 * 1024 * 1024
+"""Resident memory of one worker, all its isolates together; an idle one has 75 MB."""
+
+SPAWN_RETRY_SECONDS: Final = 1.0
+"""After a worker could not be started: the machine is short of something, haste does not help."""
+
+
+class _Lane:
+    """One namespace: its work and its workers."""
+
+    def __init__(self) -> None:
+        self.queue = Queue()
+        self.slots: set[Slot] = set()
+
+
+class Supervisor:
+    """Runs work in worker processes and hands the results to `deliver`, in batches.
+
+    Every run that is submitted is answered once, unless `abandon` comes first. No order is
+    promised between runs. Used by one event loop only.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[Sequence[RunResult]], None],
+        *,
+        workers: int,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._deliver = deliver
+        self._limit = workers
+        self._memory_bytes = memory_bytes
+        self._ledger = Ledger()
+        self._lanes: dict[str, _Lane] = {}
+        self._slots: dict[Slot, asyncio.Task[None]] = {}
+        self._retired: set[Slot] = set()
+        # Namespaces with work and without a worker, the one that waits longest first.
+        self._waiting: dict[str, None] = {}
+        self._generation = 0
+        self._spare: asyncio.Task[Process] | None = None
+        self._watchdog: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self) -> Mapping[str, object]:
+        """Start the first worker and the watchdog; what the worker says of itself.
+
+        Raises:
+            WorkerDied, OSError: no worker can be started here.
+        """
+        self._spare = asyncio.create_task(Process.spawn())
+        process = await self._spare
+        self._watchdog = asyncio.create_task(self._watch())
+        return process.greeting
+
+    def submit(self, work: Work, source: bytes) -> None:
+        """Take on `work`, whose artifact is `source`."""
+        script = work.script
+        if script.type not in ENGINES:
+            message = f"no engine for {_type_name(script.type)} in this executor"
+            is_load = work.load is not None
+            self._deliver(
+                [RunResult(key, Outcome.UNAVAILABLE, message, load=is_load) for key in work.keys()]
+            )
+            return
+        lane = self._lanes.get(script.namespace)
+        if lane is None:
+            lane = self._lanes[script.namespace] = _Lane()
+        lane.queue.put(work, source)
+        self._place(script.namespace, lane)
+
+    def abandon(self) -> None:
+        """Forget all work: what is queued is dropped, what runs is not answered."""
+        self._generation += 1
+        self._waiting.clear()
+        for lane in self._lanes.values():
+            lane.queue.clear()
+
+    async def close(self) -> None:
+        """End every worker. What was not answered never will be."""
+        self._closing = True
+        tasks = [*self._slots.values(), self._watchdog]
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in tasks if task), return_exceptions=True)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with contextlib.suppress(WorkerDied, OSError):
+                process = await spare
+                process.kill(Outcome.UNAVAILABLE)
+                await process.ended()
+
+    # who gets a slot
+
+    def _place(self, namespace: str, lane: _Lane) -> None:
+        for slot in lane.slots:
+            if slot.is_idle and slot not in self._retired:
+                slot.wake()
+                return
+        free = self._limit - len(self._slots)
+        # A second worker for one namespace must leave a slot for another namespace.
+        if free > (1 if lane.slots else 0):
+            self._open_slot(namespace, lane)
+        elif not lane.slots and namespace not in self._waiting:
+            self._waiting[namespace] = None
+            idle = [slot for slot in self._slots if slot.is_idle and slot not in self._retired]
+            if idle:
+                self._retire(min(idle, key=lambda slot: slot.idle_since))
+
+    def _open_slot(self, namespace: str, lane: _Lane) -> None:
+        self._waiting.pop(namespace, None)
+        slot = Slot(
+            queue=lane.queue,
+            ledger=self._ledger,
+            process=lambda: self._fresh_process(lane),
+            deliver=self._deliver_current,
+            generation=lambda: self._generation,
+            should_yield=self._should_yield,
+            memory_bytes=self._memory_bytes,
+        )
+        lane.slots.add(slot)
+        self._slots[slot] = asyncio.create_task(self._serve(namespace, lane, slot))
+
+    async def _serve(self, namespace: str, lane: _Lane, slot: Slot) -> None:
+        try:
+            await slot.serve()
+        finally:
+            lane.slots.discard(slot)
+            self._retired.discard(slot)
+            del self._slots[slot]
+            if not self._closing:
+                self._hand_over(namespace, lane)
+
+    def _hand_over(self, namespace: str, lane: _Lane) -> None:
+        if self._waiting:
+            heir = next(iter(self._waiting))
+            self._open_slot(heir, self._lanes[heir])
+        if lane.queue:
+            self._place(namespace, lane)
+        elif not lane.slots:
+            del self._lanes[namespace]
+
+    def _retire(self, slot: Slot) -> None:
+        self._retired.add(slot)
+        slot.wake()
+
+    def _should_yield(self, slot: Slot) -> bool:
+        if slot in self._retired:
+            return True
+        now = asyncio.get_running_loop().time()
+        if not self._waiting or now - slot.started < TURN_SECONDS:
+            return False
+        # One turn ends per namespace that waits, not all turns for the first of them.
+        if len(self._retired) >= len(self._waiting):
+            return False
+        self._retired.add(slot)
+        return True
+
+    # workers
+
+    async def _fresh_process(self, lane: _Lane) -> Process:
+        while True:
+            task = self._spare or asyncio.create_task(Process.spawn())
+            self._spare = None
+            try:
+                process = await task
+            except (WorkerDied, OSError) as error:
+                log.warning("worker not started", extra={"reason": str(error)})
+                self._refuse(lane, "no worker process could be started")
+                await asyncio.sleep(SPAWN_RETRY_SECONDS)
+                continue
+            if self._spare is None:
+                self._spare = asyncio.create_task(Process.spawn())
+            if process.is_alive:
+                return process
+
+    def _refuse(self, lane: _Lane, message: str) -> None:
+        while job := lane.queue.take(lambda _: 1):
+            results = [RunResult(run.key, Outcome.UNAVAILABLE, message) for run in job.runs]
+            results += [
+                RunResult(key, Outcome.UNAVAILABLE, message, load=True) for key in job.loads
+            ]
+            self._deliver(results)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for slot in self._slots:
+                slot.watch_memory()
+
+    def _deliver_current(self, generation: int, results: Sequence[RunResult]) -> None:
+        if generation == self._generation:
+            self._deliver(results)
+
+
+def _type_name(number: int) -> str:
+    return ScriptType(number).name.capitalize() if number in set(ScriptType) else f"type {number}"

@@ -1,0 +1,92 @@
+"""What waits for one namespace: its scripts take turns, each with its runs in order.
+
+No I/O and no clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executor.model import RunKey, RunRequest, ScriptRef, Work
+
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Activations of one batch; a batch is one frame and one string inside V8."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What a worker does in one go: runs of one script, or checks asked for by `loads`."""
+
+    script: ScriptRef
+    source: bytes
+    runs: tuple[RunRequest, ...] = ()
+    loads: tuple[RunKey, ...] = ()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    source: bytes
+    runs: deque[RunRequest] = field(default_factory=deque)
+    loads: deque[RunKey] = field(default_factory=deque)
+
+
+class Queue:
+    """The work of one namespace. A script that has had its turn goes behind the others."""
+
+    def __init__(self) -> None:
+        self._scripts: OrderedDict[ScriptRef, _Waiting] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._scripts)
+
+    def put(self, work: Work, source: bytes) -> None:
+        waiting = self._of(work.script, source)
+        waiting.runs.extend(work.runs)
+        if work.load is not None:
+            waiting.loads.append(work.load)
+
+    def put_back(self, job: Job) -> None:
+        """Return a job that did not happen; its runs are again the first of their script."""
+        waiting = self._of(job.script, job.source)
+        waiting.runs.extendleft(reversed(job.runs))
+        waiting.loads.extendleft(reversed(job.loads))
+
+    def take(self, batch_size: Callable[[ScriptRef], int]) -> Job | None:
+        """The next job: all loads of the script whose turn it is, else some of its runs."""
+        if not self._scripts:
+            return None
+        script, waiting = next(iter(self._scripts.items()))
+        if waiting.loads:
+            job = Job(script, waiting.source, loads=tuple(waiting.loads))
+            waiting.loads.clear()
+        else:
+            job = Job(script, waiting.source, runs=_batch(waiting.runs, batch_size(script)))
+        if waiting.runs:
+            self._scripts.move_to_end(script)
+        else:
+            del self._scripts[script]
+        return job
+
+    def clear(self) -> None:
+        self._scripts.clear()
+
+    def _of(self, script: ScriptRef, source: bytes) -> _Waiting:
+        waiting = self._scripts.get(script)
+        if waiting is None:
+            waiting = self._scripts[script] = _Waiting(source)
+        return waiting
+
+
+def _batch(runs: deque[RunRequest], limit: int) -> tuple[RunRequest, ...]:
+    batch = [runs.popleft()]
+    size = len(batch[0].activation)
+    while runs and len(batch) < limit and size + len(runs[0].activation) <= BATCH_BYTES:
+        run = runs.popleft()
+        size += len(run.activation)
+        batch.append(run)
+    return tuple(batch)

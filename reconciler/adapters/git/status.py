@@ -1,0 +1,166 @@
+"""Our own ref: files put on top of what it holds, pushed by compare-and-swap."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import PurePosixPath
+
+import pygit2
+from pygit2.enums import FileMode
+
+from reconciler.adapters.git.answers import Push
+from reconciler.adapters.git.mirror import previous, set_target, target, tracked
+from reconciler.adapters.git.upstream import Upstream
+from reconciler.errors import PushRefused, PushRejected
+from reconciler.ports.clock import Clock
+from reconciler.ports.git import CommitId
+
+# With two writers an attempt loses about every second time; who asks again starts afresh.
+ATTEMPTS = 5
+# Longer than a push to a near server takes, so that two writers fall out of step.
+_FIRST_PAUSE_SECONDS = 0.1
+
+# Folders of new contents by name; None removes a file.
+_Files = dict[str, "bytes | _Files | None"]
+
+
+class GitStatusRef:
+    """Keeps the promises of `StatusRef`. Serves one event loop.
+
+    Where somebody deleted the ref, it is made again from the tree it last had.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        ref: str,
+        *,
+        lock: asyncio.Lock,
+        clock: Clock,
+        author: tuple[str, str],
+        release: Callable[[], None],
+    ) -> None:
+        self._upstream = upstream
+        self._mirror = upstream.mirror
+        self._ref = ref
+        self._lock = lock
+        self._clock = clock
+        self._author = author
+        self._release = release
+        self._is_closed = False
+
+    async def push(
+        self,
+        files: Mapping[PurePosixPath, bytes | None],
+        *,
+        message: str,
+        timeout: timedelta,
+    ) -> CommitId | None:
+        async with self._upstream.deadline(timeout), self._lock:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    longest = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+                    # Not for secrets.
+                    await self._clock.sleep(random.uniform(0, longest))  # noqa: S311
+                async with self._mirror.exclusive() as lock:
+                    outcome, commit = await self._attempt(files, message, lock, again=attempt > 0)
+                if outcome is Push.LANDED:
+                    return commit
+        raise PushRejected(
+            f"{self._ref} of {self._upstream.address} moved during {ATTEMPTS} attempts to push; "
+            "see who else writes to it"
+        )
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._release()
+
+    async def _attempt(
+        self, files: Mapping[PurePosixPath, bytes | None], message: str, lock: int, *, again: bool
+    ) -> tuple[Push, CommitId | None]:
+        tip = None if self._mirror.is_damaged else await self._mirror.tip(tracked(self._ref))
+        if again or tip is None:
+            await self._refresh(tip, lock)
+        commit = await self._build(files, message)
+        if commit is None and not again and await self._refresh(tip, lock):
+            # Equal to what we last saw, but that is not what the remote holds.
+            commit = await self._build(files, message)
+        if commit is None:
+            return Push.LANDED, None
+        expected = await self._mirror.tip(tracked(self._ref))
+        outcome, said = await self._upstream.transport.push(
+            commit, self._ref, expected=expected, git_dir=self._mirror.path, fd=lock
+        )
+        if outcome is Push.REFUSED:
+            raise PushRefused(f"{self._upstream.address} refuses a push to {self._ref}: {said}")
+        if outcome is Push.LANDED:
+            await self._mirror.call(
+                lambda repository: set_target(repository, tracked(self._ref), commit)
+            )
+            await self._upstream.tidy(lock)
+        return outcome, CommitId(commit)
+
+    async def _refresh(self, known: str | None, lock: int) -> bool:
+        """Bring in what the remote holds; say whether that is other than `known`."""
+        tip = await self._upstream.ask(self._ref)
+        if tip is not None and (tip != known or self._mirror.is_damaged):
+            await self._upstream.bring(self._ref, lock)
+        elif tip is None and known is not None:
+
+            def let_go(repository: pygit2.Repository) -> None:
+                set_target(repository, previous(self._ref), known)
+                set_target(repository, tracked(self._ref), None)
+
+            await self._mirror.call(let_go)
+        return tip != known
+
+    async def _build(self, files: Mapping[PurePosixPath, bytes | None], message: str) -> str | None:
+        """The id of a commit of `files` on what the mirror tracks; None if that is equal."""
+        nested: _Files = {}
+        for path, data in files.items():
+            folder = nested
+            for part in path.parts[:-1]:
+                inner = folder.setdefault(part, {})
+                folder = inner if isinstance(inner, dict) else {}
+            folder[path.name] = data
+
+        def commit(repository: pygit2.Repository) -> str | None:
+            tip = target(repository, tracked(self._ref))
+            base = tip or target(repository, previous(self._ref))
+            old = repository[base].tree.id if base else None
+            new = _updated(repository, old, nested)
+            if new == old if tip else new is None:
+                return None
+            signature = pygit2.Signature(*self._author, int(self._clock.now()), 0)
+            tree = new or repository.TreeBuilder().write()
+            parents = [pygit2.Oid(hex=tip)] if tip else []
+            return str(repository.create_commit(None, signature, signature, message, tree, parents))
+
+        return await self._mirror.call(commit)
+
+
+def _updated(
+    repository: pygit2.Repository, old: pygit2.Oid | None, files: _Files
+) -> pygit2.Oid | None:
+    """The tree `old` with `files` put in; None when nothing is left of it.
+
+    Only the folders that files lie in are read and written.
+    """
+    before = repository[old] if old is not None else None
+    builder = repository.TreeBuilder(before) if before is not None else repository.TreeBuilder()
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            builder.insert(name, repository.create_blob(content), FileMode.BLOB)
+            continue
+        entry = before[name] if before is not None and name in before else None
+        inner = entry.id if isinstance(entry, pygit2.Tree) else None
+        left = None if content is None else _updated(repository, inner, content)
+        if left is not None:
+            builder.insert(name, left, FileMode.TREE)
+        elif entry is not None and (content is None or inner is not None):
+            builder.remove(name)
+    return builder.write() if len(builder) else None

@@ -1,0 +1,294 @@
+"""The `Cluster` port over a Kubernetes API server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+
+from reconciler.adapters.kube.events import MERGE_PATCH, Recorder
+from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused, translate
+from reconciler.adapters.kube.transport import BODY_BYTES, Transport
+from reconciler.core import objects
+from reconciler.core.objects import Json, JsonObject, ObjectKey, Resource, mapping, sequence, text
+from reconciler.errors import ClusterUnavailable, Conflict, ObjectNotFound
+from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
+
+KNOWN = frozenset(
+    {
+        objects.SCRIPTS,
+        objects.SCRIPT_REPOSITORIES,
+        objects.DEVICES_V1BETA1,
+        objects.DEVICES_V1ALPHA2,
+        objects.DEVICE_MODELS_V1BETA1,
+        objects.DEVICE_MODELS_V1ALPHA2,
+        objects.DEVICE_STATUSES,
+        objects.SECRETS,
+    }
+)
+# Beyond the time the server was asked to end a watch by, a silent one is given up.
+WATCH_GRACE = timedelta(seconds=15)
+JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+class KubeCluster:
+    """See `reconciler.ports.cluster.Cluster` for what is promised."""
+
+    def __init__(self, transport: Transport, *, watch_grace: timedelta = WATCH_GRACE) -> None:
+        self._watch_grace = watch_grace.total_seconds()
+        self._transport = transport
+        self._recorder = Recorder(transport)
+
+    async def resources(self) -> frozenset[Resource]:
+        versions = sorted({(resource.group, resource.version) for resource in KNOWN})
+        served = await asyncio.gather(*(self._served(*version) for version in versions))
+        return frozenset().union(*served)
+
+    async def list_page(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        resource_version: str = "",
+        limit: int = 500,
+        continue_token: str | None = None,
+    ) -> Page:
+        query = {"limit": str(limit)}
+        if continue_token:
+            query["continue"] = continue_token
+        elif resource_version:
+            query |= {
+                "resourceVersion": resource_version,
+                "resourceVersionMatch": "NotOlderThan",
+            }
+        answer = await self._transport.call("GET", _path(resource, namespace), query=query)
+        meta = mapping(answer.get("metadata"))
+        items = [mapping(item) for item in sequence(answer.get("items"))]
+        if not resource.group:
+            # Built-in kinds do not say what they are inside a list.
+            identity = {"apiVersion": resource.api_version, "kind": resource.kind}
+            items = [{**identity, **item} for item in items]
+        return Page(items, text(meta.get("resourceVersion")), text(meta.get("continue")) or None)
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        resource_version: str,
+        timeout: timedelta,
+        namespace: str | None = None,
+    ) -> AsyncIterator[Sequence[WatchEvent]]:
+        path = _path(resource, namespace)
+        seconds = timeout.total_seconds()
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(max(1, round(seconds))),
+        }
+        reading = self._transport.stream(path, query=query, seconds=seconds + self._watch_grace)
+        async with reading as chunks:
+            rest = b""
+            try:
+                async for chunk in chunks:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > BODY_BYTES:
+                        raise ClusterUnavailable(
+                            f"watch {path}: an event exceeds {BODY_BYTES} bytes"
+                        )
+                    events, failure = _events(lines, path)
+                    if events:
+                        yield events
+                    if failure:
+                        raise failure
+            except TimeoutError:
+                return
+            except (aiohttp.ClientError, OSError) as error:
+                raise ClusterUnavailable(f"watch {path}: broken off ({error})") from error
+
+    async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
+        return await self._transport.call("GET", _path(resource, key.namespace, key.name))
+
+    async def create(
+        self, resource: Resource, obj: JsonObject, *, field_manager: str
+    ) -> JsonObject:
+        return await self._transport.call(
+            "POST",
+            _path(resource, objects.key_of(obj).namespace),
+            query={"fieldManager": field_manager},
+            body=obj,
+        )
+
+    async def apply(
+        self, resource: Resource, obj: JsonObject, *, field_manager: str, force: bool = False
+    ) -> JsonObject:
+        try:
+            return await self._apply(resource, obj, field_manager, force=force)
+        except FieldsInvalid as error:
+            emptied = [cause.field for cause in error.causes if '"null"' in cause.message]
+            if not emptied or len(emptied) < len(error.causes):
+                raise
+            # Servers up to 1.20 turn a map into null when an apply takes its last entry away, and
+            # then refuse the null. Taking the map away first leads to the same result.
+            if not await self._remove(resource, objects.key_of(obj), emptied, field_manager):
+                raise
+        return await self._apply(resource, obj, field_manager, force=force)
+
+    async def merge_patch(
+        self,
+        resource: Resource,
+        key: ObjectKey,
+        patch: JsonObject,
+        *,
+        field_manager: str,
+        status: bool = False,
+    ) -> JsonObject:
+        return await self._patch(
+            resource, key, patch, MERGE_PATCH, field_manager=field_manager, status=status
+        )
+
+    async def json_patch(
+        self,
+        resource: Resource,
+        key: ObjectKey,
+        patch: Sequence[JsonObject],
+        *,
+        field_manager: str,
+        status: bool = False,
+    ) -> JsonObject:
+        body = list(patch)
+        try:
+            return await self._patch(
+                resource, key, body, JSON_PATCH, field_manager=field_manager, status=status
+            )
+        except PatchRefused as error:
+            # A failed test and a path that is not there are told in the same words. Whoever tests
+            # reads, so with a test in it either means that live has moved.
+            if any(step.get("op") == "test" for step in body):
+                raise Conflict(str(error)) from error
+            raise
+
+    async def delete(self, resource: Resource, key: ObjectKey, *, uid: str) -> None:
+        body: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        try:
+            await self._transport.call(
+                "DELETE", _path(resource, key.namespace, key.name), body=body
+            )
+        except (ObjectNotFound, Conflict):
+            return
+
+    async def emit(self, event: ClusterEvent) -> None:
+        await self._recorder.emit(event)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def _served(self, group: str, version: str) -> frozenset[Resource]:
+        path = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        try:
+            answer = await self._transport.call("GET", path)
+        except ObjectNotFound:
+            return frozenset()
+        names = {text(mapping(item).get("name")) for item in sequence(answer.get("resources"))}
+        return frozenset(
+            resource
+            for resource in KNOWN
+            if (resource.group, resource.version) == (group, version) and resource.plural in names
+        )
+
+    async def _apply(
+        self, resource: Resource, obj: JsonObject, field_manager: str, *, force: bool
+    ) -> JsonObject:
+        key = objects.key_of(obj)
+        return await self._transport.call(
+            "PATCH",
+            _path(resource, key.namespace, key.name),
+            query={"fieldManager": field_manager, "force": str(force).lower()},
+            body=obj,
+            content_type=APPLY_PATCH,
+        )
+
+    async def _patch(
+        self,
+        resource: Resource,
+        key: ObjectKey,
+        body: Json,
+        content_type: str,
+        *,
+        field_manager: str,
+        status: bool,
+    ) -> JsonObject:
+        path = _path(resource, key.namespace, key.name)
+        return await self._transport.call(
+            "PATCH",
+            f"{path}/status" if status and resource.has_status else path,
+            query={"fieldManager": field_manager},
+            body=body,
+            content_type=content_type,
+        )
+
+    async def _remove(
+        self, resource: Resource, key: ObjectKey, fields: Sequence[str], field_manager: str
+    ) -> bool:
+        """Take `fields` off the live object, unless it moves meanwhile; False: none is there."""
+        live = await self.get(resource, key)
+        patch: dict[str, Json] = {}
+        for field in fields:
+            *parents, last = field.split(".")
+            holder: Json = live
+            for parent in parents:
+                holder = mapping(holder).get(parent)
+            if last in mapping(holder):
+                patch = _nested(patch, [*parents, last])
+        if not patch:
+            return False
+        version = mapping(live.get("metadata")).get("resourceVersion")
+        patch["metadata"] = {**mapping(patch.get("metadata")), "resourceVersion": version}
+        await self.merge_patch(resource, key, patch, field_manager=field_manager)
+        return True
+
+
+def _nested(patch: Mapping[str, Json], path: Sequence[str]) -> dict[str, Json]:
+    """`patch` with null at `path`."""
+    first, *rest = path
+    return {**patch, first: _nested(mapping(patch.get(first)), rest) if rest else None}
+
+
+def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+    group = "/apis/" + resource.group if resource.group else "/api"
+    scope = f"/namespaces/{quote(namespace, safe='')}" if namespace and resource.namespaced else ""
+    tail = f"/{quote(name, safe='')}" if name is not None else ""
+    return f"{group}/{resource.version}{scope}/{resource.plural}{tail}"
+
+
+def _events(lines: Sequence[bytes], path: str) -> tuple[list[WatchEvent], Exception | None]:
+    """The events of `lines`, and what ended the watch behind them, if anything did."""
+    events: list[WatchEvent] = []
+    for line in lines:
+        if not line:
+            continue
+        try:
+            raw = orjson.loads(line)
+            kind, obj = raw["type"], raw["object"]
+        except (orjson.JSONDecodeError, LookupError, TypeError):
+            return events, ClusterUnavailable(f"watch {path}: a line is not a watch event")
+        if kind == "BOOKMARK":
+            version = mapping(obj.get("metadata")).get("resourceVersion")
+            obj = {"metadata": {"resourceVersion": version}}
+        elif kind == "ERROR":
+            code = obj.get("code")
+            return events, translate(
+                code if isinstance(code, int) else 500, obj, doing=f"watch {path}"
+            )
+        events.append(WatchEvent(kind, obj))
+    return events, None

@@ -1,0 +1,285 @@
+"""The controller's end of the sessions with executors, over gRPC.
+
+What may be said when is `core.session`; this file carries bytes, translates messages and ends a
+session whose peer breaks the rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+from scriptops.controller.v1 import controller_pb2 as pb
+from scriptops.controller.v1 import controller_pb2_grpc as pb_grpc
+
+from reconciler.core import session as machine
+from reconciler.core.runs import (
+    Dispatch,
+    ExecutorId,
+    LogLine,
+    Outcome,
+    RunId,
+    RunKey,
+    RunResult,
+    Write,
+)
+from reconciler.errors import PeerProtocolError
+from reconciler.ports.sessions import ExecutorInfo, SessionHandler
+
+log = logging.getLogger(__name__)
+
+# A batch of results with full logs: 64 runs of 16 KiB output are 1 MiB; leave room.
+MAX_MESSAGE = 32 * 1024 * 1024
+CHUNK = 1024 * 1024
+# A dead peer is seen within time + timeout; the executor pings as often, so its pings are allowed.
+KEEPALIVE_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+# How long `stop` waits for results of runs in flight.
+DRAIN_SECONDS = 3.0
+RECONNECT_AFTER_MS = 500
+
+_SCRIPT_TYPES = {"Js": pb.SCRIPT_TYPE_JS, "Wasm": pb.SCRIPT_TYPE_WASM}
+_SCRIPT_TYPE_NAMES = {number: name for name, number in _SCRIPT_TYPES.items()}
+_OUTCOMES = {
+    pb.OUTCOME_SUCCEEDED: Outcome.SUCCEEDED,
+    pb.OUTCOME_FAILED: Outcome.FAILED,
+    pb.OUTCOME_TIMED_OUT: Outcome.TIMED_OUT,
+    pb.OUTCOME_OUT_OF_MEMORY: Outcome.OUT_OF_MEMORY,
+    pb.OUTCOME_OUTPUT_TOO_LARGE: Outcome.OUTPUT_TOO_LARGE,
+    pb.OUTCOME_DENIED: Outcome.DENIED,
+    pb.OUTCOME_CRASHED: Outcome.CRASHED,
+    pb.OUTCOME_LOAD_FAILED: Outcome.LOAD_FAILED,
+    pb.OUTCOME_UNAVAILABLE: Outcome.UNAVAILABLE,
+}
+_LEVELS = {
+    pb.LOG_LEVEL_DEBUG: "debug",
+    pb.LOG_LEVEL_INFO: "info",
+    pb.LOG_LEVEL_WARN: "warn",
+    pb.LOG_LEVEL_ERROR: "error",
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Peer:
+    id: ExecutorId
+    session: machine.Session = field(default_factory=machine.Session)
+    outbox: asyncio.Queue[pb.ServerMessage | None] = field(default_factory=asyncio.Queue)
+    connected: bool = False
+
+
+class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
+    """`reconciler.ports.sessions.SessionServer` on one listening address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._peers: dict[ExecutorId, _Peer] = {}
+        self._server: grpc.aio.Server | None = None
+        self._handler: SessionHandler
+        self._artifact: Callable[[str], bytes | None]
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def start(self, handler: SessionHandler, artifact: Callable[[str], bytes | None]) -> int:
+        self._handler = handler
+        self._artifact = artifact
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE),
+                ("grpc.max_send_message_length", MAX_MESSAGE),
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+                # Two controllers on one port would share the executors by chance.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        pb_grpc.add_ControllerServiceServicer_to_server(self, self._server)
+        try:
+            port: int = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen for executors on {self._address}") from error
+        await self._server.start()
+        return port
+
+    def send(self, executor: ExecutorId, dispatches: Sequence[Dispatch]) -> bool:
+        peer = self._peers.get(executor)
+        if peer is None or peer.session.phase is not machine.Phase.OPEN:
+            return False
+        runs = sum(len(dispatch.runs) or 1 for dispatch in dispatches)
+        peer.session = machine.send(peer.session, runs)
+        peer.outbox.put_nowait(
+            pb.ServerMessage(runs=pb.RunScripts(scripts=[_to_wire(d) for d in dispatches]))
+        )
+        return True
+
+    async def stop(self) -> None:
+        if self._server is None:
+            return
+        for peer in self._peers.values():
+            peer.session = machine.stop(peer.session)
+            peer.outbox.put_nowait(
+                pb.ServerMessage(
+                    exit=pb.ServerExit(
+                        reason="the controller stops", reconnect_after_ms=RECONNECT_AFTER_MS
+                    )
+                )
+            )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._empty.wait()
+        await self._server.stop(grace=0)
+
+    async def Run(  # noqa: N802 - the name is the protocol's
+        self,
+        request_iterator: AsyncIterator[pb.ClientMessage],
+        context: grpc.aio.ServicerContext[pb.ClientMessage, pb.ServerMessage],
+    ) -> AsyncIterator[pb.ServerMessage]:
+        """One session, until either side ends it."""
+        peer = _Peer(ExecutorId(secrets.token_hex(6)))
+        self._peers[peer.id] = peer
+        self._empty.clear()
+        reader = asyncio.create_task(self._read(peer, request_iterator))
+        try:
+            while (message := await peer.outbox.get()) is not None:
+                yield message
+            error = reader.result() if reader.done() else None
+            if error is not None:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        finally:
+            reader.cancel()
+            del self._peers[peer.id]
+            if not self._peers:
+                self._empty.set()
+            if peer.connected:
+                self._handler.disconnected(peer.id, "the session ended")
+
+    async def _read(
+        self, peer: _Peer, messages: AsyncIterator[pb.ClientMessage]
+    ) -> PeerProtocolError | None:
+        """Take what the peer says; the protocol error it made, if it made one."""
+        try:
+            async for message in messages:
+                self._receive(peer, from_wire(message))
+        except PeerProtocolError as error:
+            log.warning("executor broke the protocol", extra={"executor": peer.id, "why": error})
+            return error
+        except grpc.aio.UsageError:
+            # The call was cancelled under us, as it is when the peer goes away.
+            return None
+        finally:
+            peer.outbox.put_nowait(None)
+        return None
+
+    def _receive(self, peer: _Peer, message: machine.ClientMessage) -> None:
+        peer.session = machine.receive(peer.session, message)
+        match message:
+            case machine.Connect():
+                peer.connected = True
+                peer.outbox.put_nowait(
+                    pb.ServerMessage(connected=pb.Connected(executor_id=peer.id))
+                )
+                self._handler.connected(
+                    ExecutorInfo(peer.id, message.name, message.script_types, message.engines)
+                )
+            case machine.Continue():
+                self._handler.credited(peer.id, message.credit)
+            case machine.Results():
+                self._handler.finished(peer.id, message.results)
+            case machine.Exit():
+                self._handler.draining(peer.id)
+
+    async def FetchArtifact(  # noqa: N802 - the name is the protocol's
+        self,
+        request: pb.FetchArtifactRequest,
+        context: grpc.aio.ServicerContext[pb.FetchArtifactRequest, pb.FetchArtifactResponse],
+    ) -> AsyncIterator[pb.FetchArtifactResponse]:
+        content = self._artifact(request.digest)
+        if content is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no artifact {request.digest}")
+            return
+        for start in range(0, len(content), CHUNK):
+            yield pb.FetchArtifactResponse(chunk=content[start : start + CHUNK])
+
+
+def _key_to_wire(key: RunKey) -> pb.RunKey:
+    return pb.RunKey(run_id=key.run_id, attempt=key.attempt, epoch=key.epoch)
+
+
+def _to_wire(dispatch: Dispatch) -> pb.RunScript:
+    script = dispatch.script
+    return pb.RunScript(
+        script=pb.ScriptRef(
+            namespace=script.key.namespace,
+            name=script.key.name,
+            digest=script.digest,
+            type=_SCRIPT_TYPES[script.script_type],
+            file=script.file,
+            limits=pb.Limits(
+                wall_time_ms=script.limits.wall_time_ms,
+                output_bytes=script.limits.output_bytes,
+                writes=script.limits.writes,
+            ),
+            load=_key_to_wire(dispatch.load) if dispatch.load else None,
+        ),
+        runs=[pb.Run(key=_key_to_wire(key), activation=data) for key, data in dispatch.runs],
+    )
+
+
+def from_wire(message: pb.ClientMessage) -> machine.ClientMessage:
+    """Raises `PeerProtocolError` for what this version does not know."""
+    match message.WhichOneof("message"):
+        case "connect":
+            info = message.connect.client_info
+            return machine.Connect(
+                protocol=info.protocol,
+                name=info.name[:128],
+                script_types=frozenset(
+                    _SCRIPT_TYPE_NAMES[number]
+                    for number in info.script_types
+                    if number in _SCRIPT_TYPE_NAMES
+                ),
+                engines=tuple(sorted((k[:64], v[:64]) for k, v in info.engines.items())),
+            )
+        case "continue":
+            return machine.Continue(getattr(message, "continue").credit)
+        case "results":
+            return machine.Results(tuple(_result(r) for r in message.results.results))
+        case "exit":
+            return machine.Exit(message.exit.reason[:256])
+        case _:
+            raise PeerProtocolError("a message this controller does not know")
+
+
+def _result(wire: pb.UpdateScriptStatus) -> RunResult:
+    outcome = _OUTCOMES.get(wire.outcome)
+    if outcome is None:
+        raise PeerProtocolError(f"outcome {wire.outcome} is not known to this controller")
+    return RunResult(
+        key=RunKey(RunId(wire.key.run_id), wire.key.attempt, wire.key.epoch),
+        outcome=outcome,
+        message=wire.message,
+        logs=tuple(LogLine(_LEVELS.get(line.level, "info"), line.text) for line in wire.logs),
+        writes=tuple(_write(write) for write in wire.writes),
+        duration_us=wire.duration_us,
+        load=wire.load,
+    )
+
+
+def _write(wire: pb.UpdateDeviceDesired) -> Write:
+    match wire.WhichOneof("value"):
+        case "string_value":
+            value: bool | int | float | str = wire.string_value
+        case "number_value":
+            value = wire.number_value
+        case "bool_value":
+            value = wire.bool_value
+        case _:
+            raise PeerProtocolError("a write without a value")
+    return Write(wire.alias, wire.property, value, wire.qos, wire.force)

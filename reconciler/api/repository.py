@@ -1,0 +1,25 @@
+"""RepositoryFile: `scriptops.yaml`, the one file by which a repository says something of itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from reconciler.api.meta import Model
+
+
+class RepositoryFile(Model):
+    """What a repository may decide: which of its own files are not manifests or scripts.
+
+    Nothing that chooses credentials, refs, hosts or namespaces belongs here.
+    """
+
+    ignore: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description=(
+            "Files and folders that are passed over, as paths from the folder that holds "
+            "scriptops.yaml. `*` stands for any characters, `/` included, `?` for one."
+        ),
+    )

@@ -1,0 +1,124 @@
+"""Options that more than one verb takes, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.api.meta import DNS_LABEL
+from reconciler.settings import (
+    Address,
+    ClusterKind,
+    LogFormat,
+    LogLevel,
+    parse_address,
+)
+
+
+class TableOutput(StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class TextOutput(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def _address(value: str) -> Address:
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _namespace(value: str) -> str:
+    if not re.fullmatch(DNS_LABEL, value) or len(value) > 63:
+        raise typer.BadParameter(f"{value!r} is not a namespace: lower case letters, digits, -")
+    return value
+
+
+Controller = Annotated[
+    str,
+    typer.Option(
+        envvar="SCRIPTOPS_CONTROLLER", metavar="URL", help="Web address of the controller."
+    ),
+]
+CONTROLLER = "http://127.0.0.1:8000"
+
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", callback=_namespace, help="Namespace to work in.")
+]
+AllNamespaces = Annotated[
+    bool, typer.Option("--all-namespaces", "-A", help="Objects of every namespace.")
+]
+Grpc = Annotated[
+    Address,
+    typer.Option("--grpc", "-g", parser=_address, metavar="HOST:PORT", help="For executors."),
+]
+Mqtt = Annotated[
+    Address,
+    typer.Option(
+        "--mqtt", "-m", parser=_address, metavar="HOST:PORT", help="Broker of KubeEdge's topics."
+    ),
+]
+Web = Annotated[
+    Address,
+    typer.Option(
+        "--web", "-w", parser=_address, metavar="HOST:PORT", help="API, webhook, registry, metrics."
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where state is kept. Default: below $XDG_STATE_HOME/scriptops.",
+        file_okay=False,
+    ),
+]
+Cluster = Annotated[
+    ClusterKind, typer.Option(help="Where objects live: in this process or in Kubernetes.")
+]
+ClusterName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        callback=_namespace,
+        help="Status commits go to the branch scriptops-status/NAME.",
+    ),
+]
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="As kubectl's; default $KUBECONFIG, ~/.kube/config, in-cluster."
+    ),
+]
+KubeContext = Annotated[
+    str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig.")
+]
+Dev = Annotated[
+    bool, typer.Option("--dev", help="A version may change its bytes; the change is redeployed.")
+]
+InsecureListen = Annotated[
+    bool,
+    typer.Option(
+        "--insecure-listen",
+        help="Serve debug, triggers and unauthenticated executors to other machines too.",
+    ),
+]
+Registers = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-register",
+        metavar="HOST[:PORT]",
+        help="A register from which artifacts may be fetched. May be repeated.",
+    ),
+]
+LogFormatOption = Annotated[LogFormat, typer.Option(help="How log lines are written to stderr.")]
+LogLevelOption = Annotated[LogLevel, typer.Option(help="Least level that is logged.")]

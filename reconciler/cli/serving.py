@@ -1,0 +1,249 @@
+"""`demo`, `up`, `controller` and `executor`: verbs that stay until they are told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from reconciler.adapters import usergit
+from reconciler.adapters.git import address
+from reconciler.api.scriptrepository import ScriptRepositorySpec
+from reconciler.cli import options, terminal
+from reconciler.cli.narrate import Narrator
+from reconciler.cli.terminal import ExitCode
+from reconciler.ports.git import Remote
+from reconciler.settings import (
+    DEFAULT_GRPC,
+    DEFAULT_MQTT,
+    DEFAULT_WEB,
+    Address,
+    ClusterKind,
+    LogFormat,
+    LogLevel,
+    Settings,
+    data_folder,
+    instance_name,
+    parse_address,
+    repository_name,
+)
+
+T = TypeVar("T")
+
+_LOOPBACK_GRPC = Address("127.0.0.1", 8001)
+_LOOPBACK_WEB = Address("127.0.0.1", 8000)
+_ANY_PORT = Address("127.0.0.1", 0)
+
+
+def demo(
+    *,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="One round, then stop; exit with 0 only if all of it happened."
+        ),
+    ] = False,
+    output: Annotated[
+        options.TextOutput, typer.Option("--output", "-o", help="How the summary is printed.")
+    ] = options.TextOutput.TEXT,
+    grpc: options.Grpc | None = None,
+    mqtt: options.Mqtt = DEFAULT_MQTT,
+    web: options.Web | None = None,
+    data: options.Data = None,
+    log_level: options.LogLevelOption = LogLevel.WARNING,
+) -> None:
+    """Show it all at work: a repository, devices, rules, and what a push does.
+
+    Everything runs on this machine and listens on loopback only. A repository is made from the
+    template, with a clone to edit in. It stays up to be played with; the data folder is made anew
+    at each start. With --once any free ports are taken.
+    """
+    from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
+
+    settings = Settings(
+        data=data or data_folder("demo", os.environ),
+        grpc=grpc or (_ANY_PORT if once else _LOOPBACK_GRPC),
+        mqtt=mqtt,
+        web=web or (_ANY_PORT if once else _LOOPBACK_WEB),
+        dev=True,
+        log_level=log_level,
+    )
+    happened = _serve(main.demo(settings, Narrator(output), once=once))
+    if once and not happened:
+        raise typer.Exit(ExitCode.ERROR if happened is None else ExitCode.FINDINGS)
+
+
+def up(
+    repository: Annotated[str, typer.Argument(metavar="GIT-URL-OR-PATH", help="What to deploy.")],
+    *,
+    ref: Annotated[
+        str | None,
+        typer.Option(help="Branch. Default: the current one of a path, main of a URL."),
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option(help="Folder in it that holds manifests/ and scripts/.")
+    ] = None,
+    interval: Annotated[
+        str, typer.Option(help="How often a URL is looked at; a path is watched besides.")
+    ] = "10s",
+    namespace: options.Namespace = "default",
+    grpc: options.Grpc = _LOOPBACK_GRPC,
+    mqtt: options.Mqtt = DEFAULT_MQTT,
+    web: options.Web = _LOOPBACK_WEB,
+    data: options.Data = None,
+    cluster_name: options.ClusterName = "default",
+    dev: options.Dev = False,
+    allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
+    log_format: options.LogFormatOption = LogFormat.TEXT,
+    log_level: options.LogLevelOption = LogLevel.INFO,
+) -> None:
+    """Deploy a repository on this machine: controller, executor and simulated devices in one.
+
+    Listens on loopback only. A path implies --dev: editing a script in place is enough.
+    """
+    from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
+
+    narrator = Narrator()
+    where = address.parse(Remote(repository))
+    url, branch, folder = repository, ref or "main", path or ""
+    if where.path is not None:
+        url, branch, folder = _local(where.path, ref, path)
+        _tell_uncommitted(narrator, Path(url))
+    settings = Settings(
+        data=data or data_folder(instance_name(where.url), os.environ),
+        grpc=grpc,
+        mqtt=mqtt,
+        web=web,
+        cluster_name=cluster_name,
+        namespace=namespace,
+        dev=dev or where.path is not None,
+        registers=frozenset(allow_register),
+        log_format=log_format,
+        log_level=log_level,
+    )
+    try:
+        spec = ScriptRepositorySpec(url=url, ref=branch, path=folder, interval=interval)
+    except ValueError as error:
+        raise terminal.fail(f"{repository}: {error}") from None
+    _serve(main.up(settings, repository_name(where.url), spec, narrator))
+
+
+def controller(
+    *,
+    grpc: options.Grpc = DEFAULT_GRPC,
+    mqtt: options.Mqtt = DEFAULT_MQTT,
+    web: options.Web = DEFAULT_WEB,
+    cluster: options.Cluster = ClusterKind.EMBEDDED,
+    cluster_name: options.ClusterName = "default",
+    kubeconfig: options.Kubeconfig = None,
+    context: options.KubeContext = None,
+    namespace: options.Namespace = "default",
+    data: options.Data = None,
+    dev: options.Dev = False,
+    insecure_listen: options.InsecureListen = False,
+    allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
+    log_format: options.LogFormatOption = LogFormat.TEXT,
+    log_level: options.LogLevelOption = LogLevel.INFO,
+) -> None:
+    """Run a controller for the ScriptRepositories of a cluster.
+
+    Executors connect to --grpc. Debug, triggers and unauthenticated executors are served to
+    loopback only, unless --insecure-listen says otherwise.
+    """
+    from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
+
+    settings = Settings(
+        data=data or data_folder("controller", os.environ),
+        grpc=grpc,
+        mqtt=mqtt,
+        web=web,
+        cluster=cluster,
+        cluster_name=cluster_name,
+        kubeconfig=kubeconfig,
+        context=context,
+        namespace=namespace,
+        dev=dev,
+        insecure_listen=insecure_listen,
+        registers=frozenset(allow_register),
+        log_format=log_format,
+        log_level=log_level,
+    )
+    _serve(main.controller(settings))
+
+
+def executor(
+    context: typer.Context,
+    controller_address: Annotated[
+        str, typer.Argument(metavar="HOST:PORT", help="The controller's --grpc address.")
+    ],
+) -> None:
+    """Run an executor: it takes runs from a controller and works them off in sandboxes.
+
+    Further options are the executor's own; see scriptops executor HOST:PORT --help.
+    """
+    try:
+        parse_address(controller_address)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    # Another program of the same installation: it shares nothing with this one but the wire.
+    command = [sys.executable, "-m", "executor", controller_address, *context.args]
+    os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
+
+
+def _local(folder: Path, ref: str | None, path: str | None) -> tuple[str, str, str]:
+    """The repository that a folder is in: its path, the branch and the folder inside it."""
+    if not folder.is_dir():
+        raise terminal.fail(f"there is no folder {folder}; scriptops init makes a repository")
+    if usergit.run(folder, "rev-parse", "--is-inside-work-tree").strip() != "true":
+        root, inside = usergit.run(folder, "rev-parse", "--absolute-git-dir").strip(), ""
+    else:
+        root = usergit.run(folder, "rev-parse", "--show-toplevel").removesuffix("\n")
+        inside = usergit.run(folder, "rev-parse", "--show-prefix").removesuffix("\n").strip("/")
+    branch = ref or usergit.run(folder, "symbolic-ref", "--short", "HEAD").strip()
+    return root, branch, inside if path is None else path
+
+
+def _tell_uncommitted(narrator: Narrator, root: Path) -> None:
+    paths = usergit.uncommitted(root)
+    if paths:
+        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        narrator.note(f"not committed, so not deployed: {shown}; commit to deploy")
+
+
+def _serve(work: Coroutine[object, object, T]) -> T | None:
+    """Run until done or told to stop by SIGINT or SIGTERM, when the work is cancelled: None."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_until_stopped(work))
+
+
+async def _until_stopped(work: Coroutine[object, object, T]) -> T | None:
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if stopped.is_set():
+            return None
+        raise
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - where there is one
+    except ImportError:
+        return None
+    return uvloop.Loop

@@ -1,0 +1,207 @@
+"""Plans carried out: live objects gathered, steps performed, failures kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import assert_never
+
+from reconciler.controllers.world import World
+from reconciler.core import plan
+from reconciler.core.changeset import ChangeSet
+from reconciler.core.objects import (
+    FIELD_MANAGER,
+    JsonObject,
+    Reference,
+    Resource,
+    reference_of,
+)
+from reconciler.errors import Conflict, ObjectExists, ObjectNotFound, ScriptOpsError
+from reconciler.ports.cluster import Cluster
+
+log = logging.getLogger(__name__)
+
+# Requests under way at once: enough to keep a small API server busy, a fraction of the 32 that the
+# adapter allows all of us.
+PARALLEL = 16
+# Devices are read one by one up to here, and as one list beyond: a page of 500 costs about as much
+# as 50 single reads.
+SINGLE_READS = 50
+# Somebody else writes the same object at the same moment: read, plan, write again.
+TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done, what the plan left alone and why, and what could not be done."""
+
+    changes: ChangeSet
+    skips: tuple[plan.Skip, ...]
+    failures: Mapping[Reference, ScriptOpsError]
+
+
+class Applier:
+    """Brings the cluster to what a repository says, for the references it is given.
+
+    One object that fails never stops the others. Steps of one kind run side by side, kinds in the
+    order of the plan.
+    """
+
+    def __init__(self, world: World, cluster: Cluster) -> None:
+        self._world = world
+        self._cluster = cluster
+
+    async def apply(
+        self,
+        changed: Collection[Reference],
+        *,
+        repository: plan.Repository,
+        desired: Mapping[Reference, plan.Desired],
+        inventory: Iterable[Reference],
+        held: Collection[Reference],
+        prune_safe: bool,
+    ) -> Applied:
+        """Raises what reading the live state raises; a failing write is in the result."""
+        inventory = tuple(inventory)
+        absent = (ref for ref in inventory if ref not in desired)
+        live = await self._live({*changed, *absent}, repository, desired)
+        made = plan.make(
+            changed,
+            repository=repository,
+            desired=desired,
+            live=live,
+            inventory=inventory,
+            held=held,
+            prune_safe=prune_safe,
+        )
+        slots = asyncio.Semaphore(PARALLEL)
+        failures: dict[Reference, ScriptOpsError] = {}
+
+        async def attempt(step: plan.Step) -> None:
+            async with slots:
+                try:
+                    await self._perform(step, repository, desired)
+                except ScriptOpsError as error:
+                    failures[step.reference] = error
+
+        for _, steps in groupby(made.steps, lambda step: (type(step), step.reference.kind)):
+            await asyncio.gather(*(attempt(step) for step in steps))
+        return Applied(
+            changes=made.change_set().without(failures),
+            skips=tuple(step for step in made.steps if isinstance(step, plan.Skip)),
+            failures=failures,
+        )
+
+    async def _perform(
+        self,
+        step: plan.Step,
+        repository: plan.Repository,
+        desired: Mapping[Reference, plan.Desired],
+    ) -> None:
+        for attempt in range(TRIES):
+            try:
+                await self._write(step)
+            except (Conflict, ObjectExists, ObjectNotFound):
+                if attempt + 1 == TRIES or not isinstance(step, plan.Create | plan.Patch):
+                    raise
+                again = plan.make(
+                    (step.reference,),
+                    repository=repository,
+                    desired=desired,
+                    live={step.reference: await self._read(step.reference, step.resource)},
+                )
+                if not again.steps:
+                    return
+                step = again.steps[0]
+            else:
+                return
+
+    async def _write(self, step: plan.Step) -> None:
+        match step:
+            case plan.Apply():
+                # Git is what says how a Script should be: whoever else set a field gives way.
+                await self._cluster.apply(
+                    step.resource, step.document, field_manager=FIELD_MANAGER, force=True
+                )
+            case plan.Create():
+                await self._cluster.create(
+                    step.resource, step.document, field_manager=FIELD_MANAGER
+                )
+            case plan.Patch():
+                await self._cluster.json_patch(
+                    step.resource, step.reference.key, step.ops, field_manager=FIELD_MANAGER
+                )
+            case plan.Prune():
+                await self._cluster.delete(step.resource, step.reference.key, uid=step.uid)
+            case plan.Skip():
+                pass
+            case _:
+                assert_never(step)
+
+    # The live side.
+
+    async def _live(
+        self,
+        references: Collection[Reference],
+        repository: plan.Repository,
+        desired: Mapping[Reference, plan.Desired],
+    ) -> Mapping[Reference, JsonObject | None]:
+        live: dict[Reference, JsonObject | None] = {}
+        devices: dict[Resource, list[Reference]] = {}
+        for ref in references:
+            match ref.kind:
+                case "Script":
+                    script = self._world.scripts.get(ref.key)
+                    live[ref] = script.document if script else None
+                case "ScriptRepository":
+                    source = self._world.repositories.get(ref.key)
+                    live[ref] = source.document if source else None
+                case _:
+                    resource = _resource(ref, desired.get(ref), repository.served)
+                    if resource is not None:
+                        devices.setdefault(resource, []).append(ref)
+        for resource, wanted in devices.items():
+            live.update(await self._read_many(resource, wanted))
+        return live
+
+    async def _read_many(
+        self, resource: Resource, references: Sequence[Reference]
+    ) -> Mapping[Reference, JsonObject | None]:
+        if len(references) <= SINGLE_READS:
+            objects = await asyncio.gather(*(self._read(ref, resource) for ref in references))
+            return dict(zip(references, objects, strict=True))
+        wanted = set(references)
+        live: dict[Reference, JsonObject | None] = {}
+        token: str | None = None
+        while True:
+            page = await self._cluster.list_page(resource, continue_token=token)
+            for obj in page.items:
+                # Items of a list come without their kind from some servers.
+                ref = reference_of({**obj, "kind": resource.kind})
+                if ref in wanted:
+                    live[ref] = {**obj, "kind": resource.kind, "apiVersion": resource.api_version}
+            token = page.continue_token
+            if token is None:
+                return live
+
+    async def _read(self, ref: Reference, resource: Resource) -> JsonObject | None:
+        try:
+            return await self._cluster.get(resource, ref.key)
+        except ObjectNotFound:
+            return None
+
+
+def _resource(
+    ref: Reference, wanted: plan.Desired | None, served: Collection[Resource]
+) -> Resource | None:
+    """Where to read a Device or model: as its manifest says, else as the cluster serves it."""
+    api_version = wanted.document.get("apiVersion") if wanted is not None else None
+    for resource in sorted(served, key=str, reverse=True):
+        if resource.kind == ref.kind and api_version in {None, resource.api_version}:
+            return resource
+    return None
+
+

@@ -1,0 +1,358 @@
+"""From waiting runs to executors and back: who runs what, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from reconciler.api.meta import duration
+from reconciler.api.script import ScriptSpec
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.triggering import Triggering, new_run_id
+from reconciler.controllers.world import World
+from reconciler.core import activation
+from reconciler.core.objects import ObjectKey
+from reconciler.core.runqueue import RunQueue
+from reconciler.core.runs import (
+    DEFAULT_LIMITS,
+    Dispatch,
+    ExecutorId,
+    Outcome,
+    Run,
+    RunId,
+    RunKey,
+    RunLimits,
+    RunResult,
+    ScriptRef,
+)
+from reconciler.ports.clock import Clock
+from reconciler.ports.sessions import ExecutorInfo, SessionServer
+
+log = logging.getLogger(__name__)
+
+# On top of a run's own wall time: a full batch before it, a worker to be replaced, the way there
+# and back. An executor that is heard of but does not answer is given up after this.
+ANSWER_GRACE = 60.0
+# How often runs in flight are looked through for such.
+SWEEP_SECONDS = 5.0
+# An executor that cannot run something (shutting down, no such engine) leaves it to another.
+UNAVAILABLE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runnable:
+    """A Script as it is dispatched: what the executor is told, and the grants its writes need."""
+
+    ref: ScriptRef
+    uid: str
+    spec: ScriptSpec
+    revision: str
+
+
+@dataclass(slots=True, kw_only=True)
+class InFlight:
+    run: Run
+    runnable: Runnable
+    executor: ExecutorId
+    deadline: float
+    tries: int = 1
+
+
+@dataclass(slots=True)
+class _Executor:
+    info: ExecutorInfo
+    credit: int = 0
+
+
+# (namespace, digest): what is loaded, because a worker serves one namespace.
+LoadKey = tuple[str, str]
+
+
+def limits_of(spec: ScriptSpec) -> RunLimits:
+    wall = spec.limits.wall_time
+    return RunLimits(
+        wall_time_ms=int(duration(wall).total_seconds() * 1000)
+        if wall
+        else DEFAULT_LIMITS.wall_time_ms,
+        output_bytes=DEFAULT_LIMITS.output_bytes
+        if spec.limits.output_bytes is None
+        else spec.limits.output_bytes,
+        writes=DEFAULT_LIMITS.writes if spec.limits.writes is None else spec.limits.writes,
+    )
+
+
+class Dispatcher:
+    """Sends runs to executors that have credit, and hands each result on exactly once.
+
+    A result counts only while its run id, attempt and epoch are in flight with the executor that
+    sent it. A run whose executor is lost ends as `Lost`: it may have run or not, and is not
+    repeated. The runs of one Script do not overlap: the next is dispatched when the effects of
+    the one before are done.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        queue: RunQueue,
+        sessions: SessionServer,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        epoch: int = 1,
+    ) -> None:
+        self._world = world
+        self._queue = queue
+        self._sessions = sessions
+        self._clock = clock
+        self._metrics = metrics
+        self._epoch = epoch
+        self._executors: dict[ExecutorId, _Executor] = {}
+        self._runnables: dict[ObjectKey, Runnable] = {}
+        self._in_flight: dict[RunId, InFlight] = {}
+        self._loads: dict[LoadKey, ScriptRef] = {}
+        self._loading: dict[RunId, tuple[LoadKey, ExecutorId]] = {}
+        self._pump_is_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Set by `main`, which knows both ends.
+        self.triggering: Triggering
+        self.on_finished: Callable[[InFlight, RunResult], Awaitable[None]]
+        self.on_loaded: Callable[[str, str, RunResult], None]
+        self.on_executors: Callable[[], None]
+
+    # What Scripts are to be run.
+
+    def put(self, script: ObjectKey, runnable: Runnable) -> None:
+        self._runnables[script] = runnable
+
+    def remove(self, script: ObjectKey) -> None:
+        self._runnables.pop(script, None)
+
+    def load(self, ref: ScriptRef) -> None:
+        """Ask an executor to fetch and load an artifact; `on_loaded` tells how that went."""
+        self._loads.setdefault((ref.key.namespace, ref.digest), ref)
+        self.wake()
+
+    def can_run(self, script_type: str) -> bool:
+        return any(script_type in e.info.script_types for e in self._executors.values())
+
+    @property
+    def executors(self) -> Sequence[ExecutorInfo]:
+        return tuple(e.info for e in self._executors.values())
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    # What sessions say.
+
+    def connected(self, executor: ExecutorInfo) -> None:
+        self._executors[executor.id] = _Executor(executor)
+        log.info("executor connected", extra={"executor": executor.name})
+        self._metrics.executors.set(len(self._executors))
+        self.on_executors()
+
+    def credited(self, executor: ExecutorId, credit: int) -> None:
+        if executor in self._executors:
+            self._executors[executor].credit += credit
+            self.wake()
+
+    def draining(self, executor: ExecutorId) -> None:
+        """It takes no more; what it holds may still come back."""
+        if executor in self._executors:
+            self._executors[executor].credit = 0
+
+    def disconnected(self, executor: ExecutorId, reason: str) -> None:
+        gone = self._executors.pop(executor, None)
+        if gone is None:
+            return
+        log.info("executor disconnected", extra={"executor": gone.info.name, "reason": reason})
+        self._metrics.executors.set(len(self._executors))
+        for run_id, (key, owner) in list(self._loading.items()):
+            if owner == executor:
+                del self._loading[run_id]
+                log.debug("load asked for again", extra={"digest": key[1]})
+        self._give_up(
+            (f for f in list(self._in_flight.values()) if f.executor == executor),
+            "the executor went away while the run was in flight",
+        )
+        self.on_executors()
+        self.wake()
+
+    def finished(self, executor: ExecutorId, results: Sequence[RunResult]) -> None:
+        for result in results:
+            if result.load:
+                self._finish_load(executor, result)
+                continue
+            flight = self._in_flight.get(result.key.run_id)
+            if flight is None or flight.executor != executor or flight.run.key != result.key:
+                self._metrics.stale_results_total.inc()
+                continue
+            if result.outcome is Outcome.UNAVAILABLE and flight.tries < UNAVAILABLE_ATTEMPTS:
+                del self._in_flight[result.key.run_id]
+                self._send_again(flight)
+                continue
+            self._finish(flight, result)
+
+    # Loops.
+
+    async def sweep(self) -> None:
+        """Give up runs whose executor is there but does not answer; until cancelled."""
+        while True:
+            await self._clock.sleep(SWEEP_SECONDS)
+            now = self._clock.monotonic()
+            self._give_up(
+                [f for f in self._in_flight.values() if f.deadline < now],
+                "the executor did not answer in time",
+            )
+
+    async def drained(self) -> None:
+        """Until the effects of all results that have come are done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Dispatch soon: once for all that happens in this turn of the event loop."""
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        if self._loads or len(self._queue):
+            # The one with most credit first, which spreads runs over executors.
+            for executor in sorted(self._executors.values(), key=lambda e: -e.credit):
+                if executor.credit > 0:
+                    self._fill(executor)
+        self._metrics.run_queue_depth.set(len(self._queue))
+
+    def _fill(self, executor: _Executor) -> None:
+        dispatches = self._load_dispatches(executor)
+        room = executor.credit - len(dispatches)
+        blocked = _OfOtherTypes(self._runnables, executor.info.script_types)
+        for group in self._queue.take(room, blocked=blocked):
+            dispatch = self._dispatch(executor, group)
+            if dispatch is not None:
+                dispatches.append(dispatch)
+        if not dispatches:
+            return
+        executor.credit -= sum(len(d.runs) or 1 for d in dispatches)
+        if not self._sessions.send(executor.info.id, dispatches):
+            self.disconnected(executor.info.id, "the session is closing")
+
+    def _load_dispatches(self, executor: _Executor) -> list[Dispatch]:
+        asked = {key for key, _ in self._loading.values()}
+        dispatches: list[Dispatch] = []
+        for key, ref in self._loads.items():
+            if len(dispatches) >= executor.credit:
+                break
+            if key in asked or ref.script_type not in executor.info.script_types:
+                continue
+            load = RunKey(new_run_id(), 1, self._epoch)
+            self._loading[load.run_id] = (key, executor.info.id)
+            dispatches.append(Dispatch(ref, (), load))
+        return dispatches
+
+    def _dispatch(self, executor: _Executor, group: list[Run]) -> Dispatch | None:
+        runnable = self._runnables.get(group[0].script)
+        runs: list[tuple[RunKey, bytes]] = []
+        for run in group:
+            if runnable is None or runnable.uid != run.uid:
+                # Its Script went, or was made anew, while it waited.
+                self._queue.done(run.script)
+                continue
+            self._in_flight[run.key.run_id] = InFlight(
+                run=run,
+                runnable=runnable,
+                executor=executor.info.id,
+                deadline=self._deadline(runnable, len(group)),
+            )
+            runs.append((run.key, self._activation(run, runnable)))
+        if runnable is None or not runs:
+            return None
+        self.triggering.dispatched(group[-1])
+        return Dispatch(runnable.ref, tuple(runs))
+
+    def _deadline(self, runnable: Runnable, runs: int) -> float:
+        wall = runnable.ref.limits.wall_time_ms / 1000
+        return self._clock.monotonic() + ANSWER_GRACE + wall * (runs + 1)
+
+    def _activation(self, run: Run, runnable: Runnable) -> bytes:
+        namespace = run.script.namespace
+        return activation.build(
+            run,
+            runnable.spec,
+            device=lambda name: self._world.device(ObjectKey(namespace, name)),
+            model=self._world.model,
+            now=self._clock.now(),
+        )
+
+    def _send_again(self, flight: InFlight) -> None:
+        """The same attempt, with another executor where there is one."""
+        others = [e for e in self._executors.values() if e.info.id != flight.executor]
+        able = [e for e in others or self._executors.values() if e.credit > 0]
+        if not able:
+            self._finish(
+                flight,
+                RunResult(
+                    key=flight.run.key,
+                    outcome=Outcome.UNAVAILABLE,
+                    message="no executor could run it",
+                ),
+            )
+            return
+        executor = max(able, key=lambda e: e.credit)
+        again = replace(
+            flight,
+            executor=executor.info.id,
+            tries=flight.tries + 1,
+            deadline=self._deadline(flight.runnable, 1),
+        )
+        executor.credit -= 1
+        self._in_flight[flight.run.key.run_id] = again
+        data = self._activation(flight.run, flight.runnable)
+        self._sessions.send(
+            executor.info.id, [Dispatch(flight.runnable.ref, ((flight.run.key, data),))]
+        )
+
+    def _give_up(self, flights: Iterable[InFlight], why: str) -> None:
+        for flight in list(flights):
+            self._finish(flight, RunResult(key=flight.run.key, outcome=Outcome.LOST, message=why))
+
+    def _finish(self, flight: InFlight, result: RunResult) -> None:
+        self._in_flight.pop(flight.run.key.run_id, None)
+        task = asyncio.get_running_loop().create_task(self._hand_on(flight, result))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hand_on(self, flight: InFlight, result: RunResult) -> None:
+        try:
+            await self.on_finished(flight, result)
+        finally:
+            self._queue.done(flight.run.script)
+            self.wake()
+
+    def _finish_load(self, executor: ExecutorId, result: RunResult) -> None:
+        asked = self._loading.pop(result.key.run_id, None)
+        if asked is None or asked[1] != executor:
+            self._metrics.stale_results_total.inc()
+            return
+        namespace, digest = asked[0]
+        if result.outcome is Outcome.UNAVAILABLE:
+            # Stays in `_loads`: asked again when credit or an executor comes.
+            return
+        self._loads.pop(asked[0], None)
+        self.on_loaded(namespace, digest, result)
+
+
+class _OfOtherTypes:
+    """The Scripts an executor has no engine for, as the container `RunQueue.take` asks."""
+
+    def __init__(self, runnables: dict[ObjectKey, Runnable], script_types: frozenset[str]) -> None:
+        self._runnables = runnables
+        self._script_types = script_types
+
+    def __contains__(self, script: object) -> bool:
+        runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
+        return runnable is not None and runnable.ref.script_type not in self._script_types

@@ -1,0 +1,154 @@
+"""What a run asked for becomes desired state of devices, after it is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reconciler.controllers.dispatching import InFlight
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.world import World
+from reconciler.core import desired, twins
+from reconciler.core.models import Refused
+from reconciler.core.objects import FIELD_MANAGER, ObjectKey
+from reconciler.core.runs import RunResult
+from reconciler.core.twins import DeviceRecord
+from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError
+from reconciler.ports.cluster import Cluster
+
+log = logging.getLogger(__name__)
+
+# Somebody else writes the same device at the same moment: read, decide, write again.
+TRIES = 4
+
+
+@dataclass(slots=True)
+class Effects:
+    """What came of the staged writes of one run, each as "<device>/<property>=<value>"."""
+
+    changed: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    # The first refusal or failure, as a sentence.
+    message: str = ""
+    # Whether the platform failed, rather than the script asked for too much.
+    failed: bool = False
+
+    def refuse(self, what: str, why: str) -> None:
+        self.refused.append(what)
+        self.message = self.message or f"{what}: {why}"
+
+
+class DesiredWriter:
+    """Writes desired values: the only writer of `desired`, never of `reported`.
+
+    Each write is checked against the grants and the DeviceModel first; a refused one does not stop
+    the others. The writes of a run to one device are one PATCH. A value that is desired already is
+    not written.
+    """
+
+    def __init__(self, world: World, cluster: Cluster, *, metrics: Metrics) -> None:
+        self._world = world
+        self._cluster = cluster
+        self._metrics = metrics
+        # Devices as our own PATCH left them, until the watch has caught up with it.
+        self._ahead: dict[ObjectKey, DeviceRecord] = {}
+
+    def caught_up(self, device: DeviceRecord) -> None:
+        """The watch brought a device; forget what we knew ahead of it."""
+        ahead = self._ahead.get(device.key)
+        if ahead is not None and (
+            ahead.uid != device.uid or ahead.resource_version == device.resource_version
+        ):
+            del self._ahead[device.key]
+
+    def relisted(self) -> None:
+        """The store was filled anew: single versions may never pass by."""
+        self._ahead.clear()
+
+    async def perform(self, flight: InFlight, result: RunResult) -> Effects:
+        """Never raises for what one write met; that is in the result."""
+        effects = Effects()
+        by_device: dict[ObjectKey, dict[str, str]] = {}
+        forced: set[tuple[ObjectKey, str]] = set()
+        for write in result.writes:
+            what = f"{write.alias}/{write.property}={_shown(write.value)}"
+            name = flight.runnable.spec.write_selector.match_names.get(write.alias)
+            if name is None:
+                effects.refuse(what, "the writeSelector of the Script does not name this device")
+                continue
+            key = ObjectKey(flight.run.script.namespace, name)
+            record = self._current(key)
+            if record is None:
+                effects.refuse(what, f"there is no Device {key}")
+                continue
+            text = desired.check(self._world.model(record), write.property, write.value)
+            if isinstance(text, Refused):
+                effects.refuse(what, text.message)
+                continue
+            by_device.setdefault(key, {})[write.property] = text
+            if write.force:
+                forced.add((key, write.property))
+        if len(by_device) == 1:
+            [(key, writes)] = by_device.items()
+            await self._write(key, writes, forced, flight, effects)
+        elif by_device:
+            await asyncio.gather(
+                *(self._write(k, w, forced, flight, effects) for k, w in by_device.items())
+            )
+        for label, count in (
+            ("written", len(effects.changed)),
+            ("unchanged", len(effects.unchanged)),
+            ("refused", len(effects.refused)),
+        ):
+            if count:
+                self._metrics.desired_writes_total.labels(label).inc(count)
+        return effects
+
+    def _current(self, key: ObjectKey) -> DeviceRecord | None:
+        return self._ahead.get(key) or self._world.device(key)
+
+    async def _write(
+        self,
+        key: ObjectKey,
+        writes: Mapping[str, str],
+        forced: set[tuple[ObjectKey, str]],
+        flight: InFlight,
+        effects: Effects,
+    ) -> None:
+        record = self._current(key)
+        try:
+            for attempt in range(TRIES):
+                if record is None:
+                    raise ObjectNotFound(f"there is no Device {key}")
+                patch = desired.patch(
+                    record,
+                    writes,
+                    run_id=flight.run.key.run_id,
+                    forced=frozenset(p for k, p in forced if k == key),
+                )
+                try:
+                    if patch.ops:
+                        answer = await self._cluster.json_patch(
+                            patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
+                        )
+                        self._ahead[key] = twins.decode_device(answer)
+                except Conflict:
+                    if attempt + 1 == TRIES:
+                        raise
+                    record = twins.decode_device(await self._cluster.get(patch.resource, key))
+                    continue
+                effects.changed += [f"{key.name}/{p}={writes[p]}" for p in patch.changed]
+                effects.unchanged += [f"{key.name}/{p}={writes[p]}" for p in patch.unchanged]
+                return
+        except ScriptOpsError as error:
+            effects.failed = True
+            for name, value in writes.items():
+                effects.refuse(f"{key.name}/{name}={value}", str(error))
+            log.warning("desired not written", extra={"key": str(key), "reason": error.reason})
+
+
+def _shown(value: object) -> str:
+    return str(value)[:64]

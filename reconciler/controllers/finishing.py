@@ -1,0 +1,76 @@
+"""The end of a run: its effects performed, its outcome counted, remembered and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reconciler.controllers.dispatching import InFlight
+from reconciler.controllers.effects import DesiredWriter, Effects
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.operations import RunLog
+from reconciler.controllers.scripts import Scripts
+from reconciler.core.runs import Cause, LogLine, Outcome, RunRecord, RunResult
+from reconciler.core.scripts import LastRun
+from reconciler.ports.clock import Clock
+
+
+@dataclass(slots=True)
+class Finisher:
+    """Takes each accepted result once."""
+
+    writer: DesiredWriter
+    scripts: Scripts
+    runs: RunLog
+    clock: Clock
+    metrics: Metrics
+    listeners: list[Callable[[RunRecord], None]] = field(default_factory=list)
+
+    async def finish(self, flight: InFlight, result: RunResult) -> None:
+        effects = await self.writer.perform(flight, result) if result.writes else Effects()
+        outcome, message = _judged(result, effects)
+        run, now = flight.run, self.clock.now()
+        if run.cause is Cause.READ_CHANGE and effects.changed:
+            self.metrics.effect_latency_seconds.observe(max(now - run.created_at, 0.0))
+        self.metrics.runs_total.labels(outcome.value, run.cause.value).inc()
+        self.metrics.run_seconds.observe(result.duration_us / 1_000_000)
+        record = RunRecord(
+            run_id=run.key.run_id,
+            script=run.script,
+            cause=run.cause,
+            outcome=outcome,
+            message=message,
+            revision=flight.runnable.revision,
+            digest=flight.runnable.ref.digest,
+            created_at=run.created_at,
+            finished_at=now,
+            duration_us=result.duration_us,
+            changed=tuple(effects.changed),
+            unchanged=tuple(effects.unchanged),
+            refused=tuple(effects.refused),
+            logs=tuple(LogLine(*line) for line in result.logs),
+        )
+        self.runs.add(record)
+        self.scripts.run_finished(
+            run.script,
+            run.uid,
+            LastRun(
+                run_id=run.key.run_id,
+                cause=run.cause.value,
+                outcome=outcome,
+                message=message,
+                finished_at=now,
+                duration_us=result.duration_us,
+                changed=len(effects.changed),
+                unchanged=len(effects.unchanged),
+            ),
+        )
+        for listener in self.listeners:
+            listener(record)
+
+
+def _judged(result: RunResult, effects: Effects) -> tuple[Outcome, str]:
+    """A run that went well is still refused, or failed, by what became of its writes."""
+    if result.outcome is not Outcome.SUCCEEDED or not effects.refused:
+        return result.outcome, result.message
+    return (Outcome.UNAVAILABLE if effects.failed else Outcome.DENIED), effects.message

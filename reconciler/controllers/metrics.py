@@ -1,0 +1,86 @@
+"""What is counted; the loops count here, `/metrics` shows it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from reconciler.core.runs import Cause, Outcome
+
+KINDS = ("Script", "ScriptRepository", "Device", "DeviceModel")
+RESULTS = ("success", "requeue", "waiting", "stalled", "error")
+WRITES = ("written", "unchanged", "refused")
+COMMITS = ("pushed", "unchanged", "refused", "error")
+# A run takes microseconds to its limit, by default 1 s.
+RUN_BUCKETS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+# A change is answered in milliseconds when all is well; beyond 10 s something is stuck.
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+# Up to the default timeout of a git operation.
+FETCH_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0)
+
+
+class Metrics:
+    """All label sets of closed vocabularies exist from the start, at zero.
+
+    Names of objects are never labels: their number has no bound.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, **labels: tuple[str, ...]) -> Counter:
+            made = Counter(name, text, tuple(labels), namespace="scriptops", registry=registry)
+            for values in product(*labels.values()) if labels else ():
+                made.labels(*values)
+            return made
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, namespace="scriptops", registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, namespace="scriptops", registry=registry, buckets=buckets)
+
+        self.reconcile_total = counter(
+            "reconcile_total", "Reconciles finished.", kind=KINDS, result=RESULTS
+        )
+        self.runs_total = counter(
+            "runs_total", "Runs finished.", outcome=tuple(Outcome), cause=tuple(Cause)
+        )
+        self.runs_refused_total = counter(
+            "runs_refused_total", "Runs not taken in because too many waited.", cause=tuple(Cause)
+        )
+        self.stale_results_total = counter(
+            "stale_results_total", "Results dropped because their run was not in flight."
+        )
+        self.run_queue_depth = gauge("run_queue_depth", "Runs that wait for an executor.")
+        self.run_seconds = histogram("run_seconds", "Time of a run in its engine.", RUN_BUCKETS)
+        self.effect_latency_seconds = histogram(
+            "effect_latency_seconds",
+            "From a device change seen to the desired value patched.",
+            LATENCY_BUCKETS,
+        )
+        self.desired_writes_total = counter(
+            "desired_writes_total", "Desired values that runs committed.", result=WRITES
+        )
+        self.status_patches_total = counter(
+            "status_patches_total", "Status patches sent to the cluster.", kind=KINDS
+        )
+        self.status_commits_total = counter(
+            "status_commits_total", "Status commits tried.", result=COMMITS
+        )
+        self.executors = gauge("executors", "Executors connected.")
+        self.executor_credit = gauge("executor_credit", "Runs that executors would take now.")
+        self.git_fetch_seconds = histogram(
+            "git_fetch_seconds", "Time of a git fetch.", FETCH_BUCKETS
+        )
+        self.watch_restarts_total = counter(
+            "watch_restarts_total", "Watches that had to begin anew.", kind=KINDS
+        )
+        self.store_objects = Gauge(
+            "store_objects",
+            "Objects held in memory.",
+            ("kind",),
+            namespace="scriptops",
+            registry=registry,
+        )
+        for kind in KINDS:
+            self.store_objects.labels(kind)

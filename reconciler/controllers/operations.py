@@ -1,0 +1,205 @@
+"""What the front doors see of a running controller, and the one thing they may do: trigger."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from reconciler.controllers.dispatching import Dispatcher
+from reconciler.controllers.triggering import Triggering
+from reconciler.controllers.world import World
+from reconciler.core.conditions import rfc3339
+from reconciler.core.models import typed
+from reconciler.core.objects import Json, JsonObject, ObjectKey
+from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.runs import Cause, RunId, RunRecord
+from reconciler.core.scripts import ScriptRecord
+from reconciler.core.store import Store
+from reconciler.core.twins import DeviceRecord
+from reconciler.errors import Forbidden, ObjectNotFound, Waiting
+
+# Finished runs that are remembered, about 1 KB each without logs.
+REMEMBERED_RUNS = 10_000
+
+
+class RunLog:
+    """The newest finished runs."""
+
+    def __init__(self, size: int = REMEMBERED_RUNS) -> None:
+        self._size = size
+        self._runs: OrderedDict[RunId, RunRecord] = OrderedDict()
+
+    def add(self, record: RunRecord) -> None:
+        self._runs[record.run_id] = record
+        if len(self._runs) > self._size:
+            self._runs.popitem(last=False)
+
+    def get(self, run_id: RunId) -> RunRecord | None:
+        return self._runs.get(run_id)
+
+    def newest(self, *, namespace: str | None, script: str | None) -> Sequence[RunRecord]:
+        return [
+            record
+            for record in reversed(self._runs.values())
+            if (namespace is None or record.script.namespace == namespace)
+            and (script is None or record.script.name == script)
+        ]
+
+
+class ControllerOperations:
+    """`reconciler.ports.operations.Operations`, from memory."""
+
+    def __init__(
+        self,
+        world: World,
+        triggering: Triggering,
+        dispatcher: Dispatcher,
+        runs: RunLog,
+        *,
+        queue_depth: Callable[[], int],
+        not_ready: Callable[[], Sequence[str]],
+    ) -> None:
+        self._world = world
+        self._triggering = triggering
+        self._dispatcher = dispatcher
+        self._runs = runs
+        self._queue_depth = queue_depth
+        self._not_ready = not_ready
+
+    def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]:
+        return _documents(self._world.scripts, namespace)
+
+    def repositories(self, namespace: str | None = None) -> Sequence[JsonObject]:
+        return _documents(self._world.repositories, namespace)
+
+    def devices(self, namespace: str | None = None) -> Sequence[JsonObject]:
+        keys = sorted(self._world.devices.keys())
+        records = (self._world.device(k) for k in keys if namespace in {None, k.namespace})
+        return [self._device(record) for record in records if record is not None]
+
+    def runs(
+        self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
+    ) -> Sequence[JsonObject]:
+        newest = self._runs.newest(namespace=namespace, script=script)
+        return [_run(record) for record in islice(newest, limit)]
+
+    def run(self, run_id: RunId) -> JsonObject | None:
+        record = self._runs.get(run_id)
+        return None if record is None else _run(record)
+
+    async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
+        record = self._world.scripts.get(script)
+        if record is None:
+            raise ObjectNotFound(f"there is no Script {script}")
+        if record.spec is not None and record.spec.suspend:
+            raise Forbidden(f"Script {script} is suspended", reason="Suspended")
+        if (
+            cause is Cause.WEBHOOK
+            and record.spec is not None
+            and not record.spec.execute_policy.webhook
+        ):
+            raise Forbidden(
+                f"Script {script} is not triggered over HTTP; set spec.executePolicy.webhook",
+                reason="WebhookOff",
+            )
+        if self._triggering.index.get(script) is None:
+            ready = next((c for c in record.status.conditions if c.type == "Ready"), None)
+            why = f": {ready.message}" if ready is not None and ready.message else ""
+            raise Waiting(f"Script {script} is not ready{why}", reason="NotReady")
+        return self._triggering.request(script, cause, event)
+
+    def debug(self) -> JsonObject:
+        index = self._triggering.index
+        return {
+            "store": {
+                "scripts": [
+                    _version(r.key, r.uid, r.resource_version) for r in self._world.scripts
+                ],
+                "repositories": [
+                    _version(r.key, r.uid, r.resource_version) for r in self._world.repositories
+                ],
+                "models": [_version(r.key, r.uid, r.resource_version) for r in self._world.models],
+                "devices": [
+                    {
+                        **_version(r.key, r.uid, r.resource_version),
+                        "layout": r.layout.name,
+                        "twins": {
+                            t.name: {"reported": t.reported, "desired": t.desired} for t in r.twins
+                        },
+                    }
+                    for key in tuple(self._world.devices.keys())
+                    if (r := self._world.device(key)) is not None
+                ],
+            },
+            "triggers": [
+                {
+                    "script": str(s.key),
+                    "generation": s.generation,
+                    "digest": s.digest,
+                    "reads": sorted(s.reads),
+                    "readChange": s.read_change,
+                }
+                for s in index.all()
+            ],
+            "queue": {"waiting": self._queue_depth(), "inFlight": self._dispatcher.in_flight},
+            "executors": [
+                {"id": e.id, "name": e.name, "engines": dict(e.engines)}
+                for e in self._dispatcher.executors
+            ],
+        }
+
+    def not_ready(self) -> Sequence[str]:
+        return self._not_ready()
+
+    def _device(self, record: DeviceRecord) -> JsonObject:
+        model = self._world.model(record)
+        types = model.properties if model is not None else {}
+        properties: list[Json] = []
+        for twin in record.twins:
+            prop = types.get(twin.name)
+            properties.append(
+                {
+                    "name": twin.name,
+                    "reported": None if twin.reported is None else typed(twin.reported, prop),
+                    "desired": None if twin.desired is None else typed(twin.desired, prop),
+                    "type": None if prop is None or prop.type is None else prop.type.value,
+                    "timestamp": twin.timestamp,
+                }
+            )
+        return {
+            "kind": "Device",
+            "metadata": {"name": record.key.name, "namespace": record.key.namespace},
+            "model": record.model,
+            "properties": properties,
+        }
+
+
+def _documents(
+    store: "Store[ScriptRecord] | Store[RepositoryRecord]", namespace: str | None
+) -> Sequence[JsonObject]:
+    records = sorted(store, key=lambda record: record.key)
+    return [r.document for r in records if namespace in {None, r.key.namespace}]
+
+
+def _version(key: ObjectKey, uid: str, resource_version: str) -> dict[str, Json]:
+    return {"key": str(key), "uid": uid, "resourceVersion": resource_version}
+
+
+def _run(record: RunRecord) -> JsonObject:
+    return {
+        "id": record.run_id,
+        "script": {"namespace": record.script.namespace, "name": record.script.name},
+        "cause": record.cause.value,
+        "outcome": record.outcome.value,
+        "message": record.message,
+        "revision": record.revision,
+        "digest": record.digest,
+        "createdAt": rfc3339(record.created_at),
+        "finishedAt": rfc3339(record.finished_at),
+        "durationMicroseconds": record.duration_us,
+        "changed": list(record.changed),
+        "unchanged": list(record.unchanged),
+        "refused": list(record.refused),
+        "logs": [{"level": line.level, "text": line.text} for line in record.logs],
+    }

@@ -1,0 +1,266 @@
+"""What a Script needs to run, and what its status says: artifact, load, subscription, results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from reconciler.api.script import ScriptSpec, ScriptStatus
+from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.dispatching import Dispatcher, Runnable, limits_of
+from reconciler.controllers.events import Events
+from reconciler.controllers.loop import KeyLoop
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.outcome import Result
+from reconciler.controllers.statuses import ScriptStatuses
+from reconciler.controllers.triggering import Triggering
+from reconciler.controllers.world import World
+from reconciler.core import conditions
+from reconciler.core.conditions import Verdict
+from reconciler.core.objects import SCRIPTS, ObjectKey
+from reconciler.core.runs import Outcome, RunResult, ScriptRef
+from reconciler.core.scripts import LastRun, RunFacts, ScriptRecord, is_transition, status_of
+from reconciler.core.store import Delta
+from reconciler.core.triggers import Subscription
+from reconciler.errors import Stalled, Transient, Waiting
+from reconciler.ports.clock import Clock
+
+log = logging.getLogger(__name__)
+
+# A load takes milliseconds; only one that takes longer is worth a status of its own.
+LOAD_PATIENCE = 0.5
+# How soon an artifact is asked for again that could not be fetched.
+ARTIFACT_RETRY = timedelta(seconds=5)
+
+
+class _Loading(Waiting):
+    """Too soon to say anything."""
+
+
+class Scripts:
+    """Reconciles one Script at a time: `Ready` is True exactly while its runs can be started.
+
+    Ready means valid, artifact here with its digest, loaded by an executor, subscribed to its
+    triggers. A Script that was Ready with this very spec and digest before a restart is not loaded
+    again to find out.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        artifacts: Artifacts,
+        triggering: Triggering,
+        dispatcher: Dispatcher,
+        statuses: ScriptStatuses,
+        events: Events,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._world = world
+        self._artifacts = artifacts
+        self._triggering = triggering
+        self._dispatcher = dispatcher
+        self._statuses = statuses
+        self._events = events
+        self._clock = clock
+        self._facts: dict[str, RunFacts] = {}
+        # By (namespace, digest): None while good, else why it cannot be loaded.
+        self._loaded: dict[tuple[str, str], str | None] = {}
+        self._waiting_for: dict[tuple[str, str], set[ObjectKey]] = {}
+        self._asked_at: dict[tuple[str, str], float] = {}
+        self.loop: KeyLoop[ObjectKey] = KeyLoop(
+            "Script", self._reconcile, clock=clock, metrics=metrics
+        )
+        # Set by `main`: told of every status that is wanted, with whether it is a transition.
+        self.on_status: Callable[[ScriptRecord, ScriptStatus, bool], None]
+
+    # Wake-ups.
+
+    def changed(self, delta: Delta[ScriptRecord]) -> None:
+        if delta.new is None and delta.old is not None:
+            self._gone(delta.old)
+        elif delta.old is None or delta.new is None or _concerns_us(delta.old, delta.new):
+            self.loop.add(delta.key)
+
+    def loaded(self, namespace: str, digest: str, result: RunResult) -> None:
+        good = result.outcome is Outcome.SUCCEEDED
+        self._loaded[namespace, digest] = None if good else result.message
+        self._asked_at.pop((namespace, digest), None)
+        for key in self._waiting_for.pop((namespace, digest), ()):
+            self.loop.add(key)
+
+    def executors_changed(self) -> None:
+        for keys in self._waiting_for.values():
+            for key in keys:
+                self.loop.add(key)
+
+    def run_finished(self, key: ObjectKey, uid: str, last: LastRun) -> None:
+        """Take the result of a run into the status; those of an earlier object are dropped."""
+        record = self._world.scripts.get(key)
+        if record is None or record.uid != uid:
+            return
+        facts = self._facts_of(record)
+        self._facts[uid] = RunFacts(
+            last=last,
+            runs=facts.runs + 1,
+            failures=facts.failures + (last.outcome is not Outcome.SUCCEEDED),
+        )
+        self.loop.add(key)
+
+    # The reconcile.
+
+    async def _reconcile(self, key: ObjectKey) -> Result:
+        record = self._world.scripts.get(key)
+        if record is None:
+            return Result()
+        digest = ""
+        requeue: timedelta | None = None
+        try:
+            spec, digest = await self._prepare(record)
+            verdict = self._subscribe(record, spec, digest)
+        except _Loading:
+            return Result(timedelta(seconds=LOAD_PATIENCE))
+        except Waiting as error:
+            verdict = conditions.reconciling(error.reason, str(error))
+            requeue = error.requeue_after
+        except Stalled as error:
+            self._stop(record)
+            verdict = conditions.stalled(error.reason, str(error))
+        except Transient as error:
+            verdict = conditions.reconciling(error.reason, str(error))
+            requeue = ARTIFACT_RETRY
+        self._report(record, verdict, digest)
+        return Result(requeue)
+
+    async def _prepare(self, record: ScriptRecord) -> tuple[ScriptSpec, str]:
+        """The spec and the digest of an artifact that is here and loads."""
+        if record.spec is None:
+            raise Stalled(record.problem, reason="InvalidSpec")
+        digest = await self._artifacts.digest(record, record.spec)
+        self._require_loaded(record, record.spec, digest)
+        return record.spec, digest
+
+    def _require_loaded(self, record: ScriptRecord, spec: ScriptSpec, digest: str) -> None:
+        place = (record.key.namespace, digest)
+        if place not in self._loaded and _was_ready(record, digest):
+            self._loaded[place] = None
+        if place in self._loaded:
+            problem = self._loaded[place]
+            if problem is not None:
+                raise Stalled(problem, reason="LoadFailed")
+            return
+        self._waiting_for.setdefault(place, set()).add(record.key)
+        script_type = spec.manifest.script_type.value
+        self._dispatcher.load(_ref(record.key, spec, digest))
+        if not self._dispatcher.can_run(script_type):
+            raise Waiting(
+                f"no executor for {script_type} is connected",
+                reason="ExecutorAbsent",
+                requeue_after=timedelta(minutes=1),
+            )
+        now = self._clock.monotonic()
+        if now < self._asked_at.setdefault(place, now) + LOAD_PATIENCE:
+            raise _Loading("an executor has just been asked to load the artifact")
+        raise Waiting(
+            "an executor is loading the artifact",
+            reason="Progressing",
+            requeue_after=timedelta(minutes=1),
+        )
+
+    def _subscribe(self, record: ScriptRecord, spec: ScriptSpec, digest: str) -> Verdict:
+        if spec.suspend:
+            self._stop(record)
+            return conditions.ready("Suspended", "deployed; runs are suspended")
+        self._dispatcher.put(
+            record.key,
+            Runnable(
+                ref=_ref(record.key, spec, digest),
+                uid=record.uid,
+                spec=spec,
+                revision=record.revision,
+            ),
+        )
+        self._triggering.subscribe(
+            Subscription(
+                key=record.key,
+                uid=record.uid,
+                generation=record.generation,
+                digest=digest,
+                reads=frozenset(spec.read_selector.match_names.values()),
+                read_change=spec.execute_policy.read_change,
+                run_on_deploy=spec.execute_policy.run_on_deploy,
+            ),
+            adopt=_was_ready(record, digest),
+        )
+        where = f" at {record.revision}" if record.revision else ""
+        return conditions.ready("Deployed", f"{spec.manifest.name} {spec.manifest.version}{where}")
+
+    def _stop(self, record: ScriptRecord) -> None:
+        self._triggering.unsubscribe(record.key)
+        self._dispatcher.remove(record.key)
+
+    def _gone(self, record: ScriptRecord) -> None:
+        self._triggering.forget(record.key, record.uid)
+        self._dispatcher.remove(record.key)
+        self._statuses.forget(record.key)
+        self._facts.pop(record.uid, None)
+
+    def _report(self, record: ScriptRecord, verdict: Verdict, digest: str) -> None:
+        before = self._statuses.latest(record.key, record.uid, record.status)
+        status = status_of(
+            replace(record, status=before),
+            verdict,
+            digest or before.digest,
+            self._facts_of(record),
+            now=self._clock.now(),
+        )
+        if status == before:
+            return
+        transition = is_transition(before, status)
+        self._statuses.want(
+            record.key, record.uid, status, live=record.status, transition=transition
+        )
+        if transition:
+            self._events.transition(
+                SCRIPTS, record.key, record.uid, before.conditions, status.conditions
+            )
+        self.on_status(record, status, transition)
+
+    def _facts_of(self, record: ScriptRecord) -> RunFacts:
+        """What the cluster remembers, where this process has not seen a run yet."""
+        return self._facts.get(
+            record.uid, RunFacts(runs=record.status.runs, failures=record.status.failures)
+        )
+
+
+def _ref(key: ObjectKey, spec: ScriptSpec, digest: str) -> ScriptRef:
+    manifest = spec.manifest
+    return ScriptRef(
+        key=key,
+        digest=digest,
+        script_type=manifest.script_type.value,
+        file=f"{manifest.name}/{manifest.version}.{manifest.script_type.ext}",
+        limits=limits_of(spec),
+    )
+
+
+def _was_ready(record: ScriptRecord, digest: str) -> bool:
+    status = record.status
+    return (
+        status.observed_generation == record.generation
+        and status.digest == digest
+        and any(c.type == "Ready" and c.status == "True" for c in status.conditions)
+    )
+
+
+def _concerns_us(old: ScriptRecord, new: ScriptRecord) -> bool:
+    """Whether more changed than the status that we wrote ourselves."""
+    return (old.generation, old.repository_uid, old.revision, old.deleting) != (
+        new.generation,
+        new.repository_uid,
+        new.revision,
+        new.deleting,
+    )

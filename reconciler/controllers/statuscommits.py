@@ -1,0 +1,187 @@
+"""Status back to git: one writer per (URL, ref), in batches, on a ref that nothing reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import PurePosixPath
+
+import yaml
+
+from reconciler.api.meta import API_VERSION
+from reconciler.api.script import ScriptStatus
+from reconciler.controllers.metrics import Metrics
+from reconciler.core.objects import ObjectKey
+from reconciler.core.statusfiles import status_path
+from reconciler.errors import PushRefused, ScriptOpsError
+from reconciler.ports.clock import Clock
+from reconciler.ports.git import CommitId, Git, Remote, StatusRef
+
+log = logging.getLogger(__name__)
+
+# What changes together is committed together: a push costs a process and a round trip.
+BATCH_SECONDS = 0.1
+# Files in one commit; a first sync of 10,000 Scripts is then some 20 commits, none of them large.
+BATCH_FILES = 500
+FIRST_RETRY = 1.0
+LAST_RETRY = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class StatusTarget:
+    """Where the status of a repository's Scripts is committed, and how patient a push is."""
+
+    remote: Remote
+    ref: str
+    timeout: timedelta
+    results_interval: timedelta
+
+
+@dataclass(slots=True)
+class _Writer:
+    ref: StatusRef
+    target: StatusTarget
+    # Content by path; None removes. What could not be pushed stays, newer content replaces it.
+    pending: dict[PurePosixPath, bytes | None] = field(default_factory=dict)
+    # Results only: wait here until their time comes.
+    results: dict[PurePosixPath, bytes] = field(default_factory=dict)
+    results_due: float = float("inf")
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    notify: set[Callable[[CommitId], None]] = field(default_factory=set)
+
+
+def document(key: ObjectKey, status: ScriptStatus) -> bytes:
+    """A status file: the object as `kubectl get -o yaml` would show it, without its spec."""
+    content = {
+        "apiVersion": API_VERSION,
+        "kind": "Script",
+        "metadata": {"name": key.name, "namespace": key.namespace},
+        "status": status.model_dump(mode="json", exclude_none=True),
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).encode()
+
+
+class StatusCommits:
+    """Commits transitions at once, results and counters at the repository's `resultsInterval`.
+
+    Nothing is lost while a push fails: it is kept, newest content per Script, and tried again with
+    backoff. A ref that a hook or a protected branch refuses is tried ever more rarely, and said.
+    """
+
+    def __init__(self, git: Git, *, clock: Clock, metrics: Metrics) -> None:
+        self._git = git
+        self._clock = clock
+        self._metrics = metrics
+        self._writers: dict[tuple[str, str], _Writer] = {}
+
+    def put(
+        self,
+        target: StatusTarget,
+        key: ObjectKey,
+        status: ScriptStatus | None,
+        *,
+        transition: bool,
+        notify: Callable[[CommitId], None] | None = None,
+    ) -> None:
+        """`status` None removes the file. Raises `SourceInvalid` for an impossible target."""
+        writer = self._writer(target)
+        path = status_path(key)
+        if notify is not None:
+            writer.notify.add(notify)
+        if status is None or transition:
+            writer.pending[path] = None if status is None else document(key, status)
+            writer.results.pop(path, None)
+        elif path in writer.pending:
+            writer.pending[path] = document(key, status)
+        else:
+            writer.results[path] = document(key, status)
+            due = self._clock.monotonic() + target.results_interval.total_seconds()
+            writer.results_due = min(writer.results_due, due)
+        writer.wake.set()
+
+    async def stop(self) -> None:
+        """Push what waits, once, then end the writers."""
+        for writer in self._writers.values():
+            if writer.task is not None:
+                writer.task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await writer.task
+            writer.pending.update(writer.results)
+            writer.results.clear()
+            if writer.pending:
+                with contextlib.suppress(ScriptOpsError):
+                    await self._push(writer)
+            writer.ref.close()
+
+    def _writer(self, target: StatusTarget) -> _Writer:
+        place = (target.remote.url, target.ref)
+        writer = self._writers.get(place)
+        if writer is None:
+            writer = _Writer(self._git.status_ref(target.remote, target.ref), target)
+            self._writers[place] = writer
+            writer.task = asyncio.create_task(self._run(writer))
+        writer.target = target
+        return writer
+
+    async def _run(self, writer: _Writer) -> None:
+        retry = FIRST_RETRY
+        while True:
+            await self._wait(writer)
+            await self._clock.sleep(BATCH_SECONDS)
+            try:
+                await self._push(writer)
+                retry = FIRST_RETRY
+            except ScriptOpsError as error:
+                label = "refused" if isinstance(error, PushRefused) else "error"
+                self._metrics.status_commits_total.labels(label).inc()
+                log.warning(
+                    "status not pushed, kept",
+                    extra={
+                        "ref": writer.target.ref,
+                        "reason": error.reason,
+                        "error": str(error),
+                        "files": len(writer.pending),
+                    },
+                )
+                await self._clock.sleep(retry)
+                retry = min(retry * 2, LAST_RETRY)
+
+    async def _wait(self, writer: _Writer) -> None:
+        """Until there is something to push now."""
+        while not writer.pending:
+            writer.wake.clear()
+            left = writer.results_due - self._clock.monotonic()
+            if writer.results and left <= 0:
+                writer.pending, writer.results = dict(writer.results), {}
+                writer.results_due = float("inf")
+                return
+            sleeper = asyncio.ensure_future(
+                self._clock.sleep(left) if writer.results else asyncio.Event().wait()
+            )
+            waker = asyncio.ensure_future(writer.wake.wait())
+            try:
+                await asyncio.wait((sleeper, waker), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeper.cancel()
+                waker.cancel()
+
+    async def _push(self, writer: _Writer) -> None:
+        batch = dict(list(writer.pending.items())[:BATCH_FILES])
+        names = ", ".join(path.stem for path in list(batch)[:3])
+        more = f" and {len(batch) - 3} more" if len(batch) > 3 else ""
+        commit = await writer.ref.push(
+            batch, message=f"Status of {names}{more} [skip ci]", timeout=writer.target.timeout
+        )
+        for path, content in batch.items():
+            # What became newer while it was pushed goes with the next one.
+            if writer.pending.get(path, b"") == content:
+                del writer.pending[path]
+        self._metrics.status_commits_total.labels("pushed" if commit else "unchanged").inc()
+        if commit is not None:
+            for notify in writer.notify:
+                notify(commit)

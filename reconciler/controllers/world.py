@@ -1,0 +1,41 @@
+"""What the reflectors hold, in one place: the live objects, decoded."""
+
+from __future__ import annotations
+
+from reconciler.core import twins
+from reconciler.core.models import ModelRecord
+from reconciler.core.objects import ObjectKey
+from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.scripts import ScriptRecord
+from reconciler.core.store import Store
+from reconciler.core.twins import DeviceRecord, DeviceStatusRecord
+
+
+class World:
+    """Written by the reflectors only; everybody else reads. Belongs to the event loop.
+
+    What is read here was true a moment ago. Whoever writes on the strength of it says so in the
+    write (a `test`, a UID), and reads again when that fails.
+    """
+
+    def __init__(self) -> None:
+        self.scripts: Store[ScriptRecord] = Store()
+        self.repositories: Store[RepositoryRecord] = Store()
+        self.devices: Store[DeviceRecord] = Store()
+        self.device_statuses: Store[DeviceStatusRecord] = Store()
+        self.models: Store[ModelRecord] = Store()
+
+    def device(self, key: ObjectKey) -> DeviceRecord | None:
+        """The device with what is reported of it, wherever its layout keeps that."""
+        record = self.devices.get(key)
+        if record is None:
+            return None
+        status = self.device_statuses.get(key)
+        return record if status is None else twins.view(record, status)
+
+    def model(self, device: DeviceRecord) -> ModelRecord | None:
+        return self.models.get(ObjectKey(device.key.namespace, device.model))
+
+    def repository(self, uid: str) -> RepositoryRecord | None:
+        """The repository that owns what is labelled with this UID."""
+        return next((r for r in self.repositories if r.uid == uid), None)

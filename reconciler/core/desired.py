@@ -1,0 +1,126 @@
+"""Writes of `desired`: which are allowed, and the patch that makes one so in any layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from reconciler.core.models import (
+    ModelRecord,
+    Property,
+    RefusalReason,
+    Refused,
+    Value,
+    format_desired,
+)
+from reconciler.core.objects import ANNOTATION_CAUSE, JsonObject, ObjectKey, Resource
+from reconciler.core.patches import add, test
+from reconciler.core.twins import DeviceRecord, Layout
+
+# Names the edge takes. There is no model to look a name up in where this is asked.
+_EDGE_NAME: Final = re.compile(r"[A-Za-z0-9_.,:/@#-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredPatch:
+    """A JSON patch, and the properties that it changes and that it has no need to.
+
+    `ops` is empty exactly when nothing changes. A patch that fails its tests met another state
+    than its record: take the newer record and make another.
+    """
+
+    key: ObjectKey
+    resource: Resource
+    ops: tuple[JsonObject, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def check(model: ModelRecord | None, name: str, value: Value) -> str | Refused:
+    """The text to write for `value`, or why this property does not take it.
+
+    Where the cluster has no model of the device any property takes any value that the edge takes.
+    """
+    if model is None:
+        if not _EDGE_NAME.fullmatch(name):
+            return Refused(
+                RefusalReason.UNKNOWN_PROPERTY, f"{ascii(name)[:64]} cannot name a property"
+            )
+        return format_desired(value, Property(name=name, type=None))
+    prop = model.properties.get(name)
+    if prop is None:
+        return Refused(
+            RefusalReason.UNKNOWN_PROPERTY,
+            f"DeviceModel {model.key} has no property {ascii(name)[:64]}",
+        )
+    return format_desired(value, prop)
+
+
+def patch(
+    record: DeviceRecord,
+    writes: Mapping[str, str],
+    *,
+    run_id: str,
+    forced: Collection[str] = (),
+) -> DesiredPatch:
+    """What sets `writes` (text by property, as `check` gave it) and names the run as their cause.
+
+    A value that is desired already is left out, unless its property is in `forced`. All of it
+    happens or nothing does: every place is tested by UID, index and name, and where something
+    must be added that was not there, by resourceVersion. `metadata` beside a desired value stays,
+    because KubeEdge keeps the type of v1alpha2 twins there.
+    """
+    twins = {twin.name: twin for twin in record.twins}
+    parent, entries, name_field = (
+        ("status", "twins", "propertyName")
+        if record.layout is Layout.V1ALPHA2
+        else ("spec", "properties", "name")
+    )
+    changed: list[str] = []
+    unchanged: list[str] = []
+    ops: list[JsonObject] = []
+    missing: list[JsonObject] = []
+    for name, value in writes.items():
+        twin = twins.get(name)
+        if twin is not None and twin.desired == value and name not in forced:
+            unchanged.append(name)
+            continue
+        changed.append(name)
+        if twin is None or twin.position is None:
+            missing.append({name_field: name, "desired": {"value": value}})
+            continue
+        ops.append(test(name, parent, entries, twin.position, name_field))
+        if twin.desired is None:
+            ops.append(add({"value": value}, parent, entries, twin.position, "desired"))
+        else:
+            ops.append(add(value, parent, entries, twin.position, "desired", "value"))
+    if changed:
+        if missing:
+            ops += _appended(record, missing, parent, entries)
+        if record.has_annotations:
+            ops.append(add(run_id, "metadata", "annotations", ANNOTATION_CAUSE))
+        else:
+            ops.append(add({ANNOTATION_CAUSE: run_id}, "metadata", "annotations"))
+        if missing or not record.has_annotations:
+            # That something is absent cannot be tested at its own place.
+            ops.insert(0, test(record.resource_version, "metadata", "resourceVersion"))
+        ops.insert(0, test(record.uid, "metadata", "uid"))
+    return DesiredPatch(
+        key=record.key,
+        resource=record.layout.resource,
+        ops=tuple(ops),
+        changed=tuple(changed),
+        unchanged=tuple(unchanged),
+    )
+
+
+def _appended(
+    record: DeviceRecord, missing: list[JsonObject], parent: str, entries: str
+) -> list[JsonObject]:
+    if not record.has_parent:
+        return [add({entries: missing}, parent)]
+    if not record.has_list:
+        return [add(missing, parent, entries)]
+    return [add(entry, parent, entries, "-") for entry in missing]

@@ -1,0 +1,173 @@
+"""From what a model says of a document to what its author has to change."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Final
+
+from pydantic import BaseModel, ValidationError
+
+from reconciler.api.meta import DNS_LABEL, DNS_SUBDOMAIN, DURATION
+from reconciler.api.script import ALIAS, ARTIFACT_NAME, DIGEST, ENV_NAME, REGISTER
+from reconciler.api.structural import inline
+from reconciler.core.problems import Problem, Severity, escape, quoted, suggestion
+from reconciler.core.yamldocs import Document
+
+# Findings per document: more would only repeat the first.
+MAX_FINDINGS: Final = 20
+
+WORDS: Final[Mapping[str, str]] = {
+    DURATION: "write a duration such as 30s, 5m or 1h30m",
+    DNS_LABEL: "use lower case letters, digits and -, at most 63, with no - at either end",
+    DNS_SUBDOMAIN: (
+        "use lower case letters, digits, - and ., at most 253, with a letter or digit at each end"
+    ),
+    ALIAS: "use letters, digits, _ - and ., at most 128, with a letter, digit or _ at each end",
+    ARTIFACT_NAME: "use letters, digits, . _ + and -, at most 128, a letter or digit first",
+    ENV_NAME: "use letters, digits, . _ and -, at most 253, not beginning with a digit",
+    DIGEST: "write sha256: and 64 hexadecimal digits",
+    REGISTER: "write an http:// or https:// URL without spaces and without credentials",
+}
+
+
+def of_faults(document: Document) -> tuple[Problem, ...]:
+    """What reading found wrong with a document."""
+    return tuple(
+        Problem(
+            path=document.path,
+            line=fault.line,
+            pointer=document.pointer + fault.pointer,
+            reason=fault.reason,
+            message=fault.message,
+        )
+        for fault in document.faults
+    )
+
+
+def at(
+    document: Document,
+    pointer: str,
+    reason: str,
+    message: str,
+    severity: Severity = "error",
+) -> Problem:
+    """A finding at a place of `document`."""
+    return Problem(
+        path=document.path,
+        line=document.line_of(pointer),
+        pointer=document.pointer + pointer,
+        reason=reason,
+        message=message,
+        severity=severity,
+    )
+
+
+def of_validation(
+    error: ValidationError, document: Document, model: type[BaseModel], prefix: str = ""
+) -> tuple[Problem, ...]:
+    """What `model` says of the part of `document` below `prefix`."""
+    return tuple(_findings(error, document, model, prefix))
+
+
+def _findings(
+    error: ValidationError, document: Document, model: type[BaseModel], prefix: str
+) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False)[:MAX_FINDINGS]:
+        location = [str(part) for part in detail["loc"] if part != "[key]"]
+        pointer = prefix + "".join(f"/{escape(token)}" for token in location)
+        kind, value = detail["type"], detail["input"]
+        name = location[-1] if location else prefix.removeprefix("/")
+        context = detail.get("ctx", {})
+        reason, message = "InvalidField", f"{name}: {detail['msg']}"
+        if kind == "missing":
+            reason, message = "MissingField", f"{name} is missing; add it"
+        elif kind == "extra_forbidden":
+            reason = "UnknownField"
+            message = unknown_field(name, _fields(model, location[:-1]))
+        elif value is None:
+            message = f"{name} is empty; write a value or remove the field"
+        elif kind == "string_type" and isinstance(value, (bool, int, float)):
+            message = f"{name} must be a string, and {_shown(value)} is none; put it in quotes"
+        elif kind == "string_pattern_mismatch":
+            message = f"{name}: {_mismatch(str(value), str(context.get('pattern')))}"
+        elif kind in {"enum", "literal_error"}:
+            options = _options(model, location)
+            message = f"{name} must be one of {', '.join(options)}, not {_shown(value)}"
+            message += suggestion(str(value), options)
+        elif kind == "bool_type":
+            message = f"{name} must be true or false without quotes, not {_shown(value)}"
+        elif kind == "value_error":
+            message = f"{name}: {context.get('error')}"
+        elif kind in {"model_type", "dict_type", "list_type"}:
+            wanted = "list" if kind == "list_type" else "mapping"
+            message = f"{name} must be a {wanted}, not {_shown(value)}"
+        yield at(document, pointer, reason, message)
+
+
+def unknown_field(name: str, known: Sequence[str]) -> str:
+    """The message for a field that nobody knows."""
+    near = suggestion(name, known)
+    return f"unknown field {quoted(name)}{near or '; known here: ' + ', '.join(known)}"
+
+
+def _mismatch(value: str, pattern: str) -> str:
+    words = WORDS.get(pattern, f"it must match {pattern}")
+    return f"{quoted(value)} will not do{foreign_letters(value)}; {words}"
+
+
+def foreign_letters(value: str) -> str:
+    """Names the first letter that looks like another one, or nothing."""
+    for letter in value[:253]:
+        if not letter.isascii():
+            return f", it contains {unicodedata.name(letter, f'U+{ord(letter):04X}')}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return quoted(value)
+        case int() | float():
+            return repr(value)
+        case Mapping():
+            return "a mapping"
+        case _:
+            return "a list"
+
+
+@cache
+def _schema(model: type[BaseModel]) -> Mapping[str, object]:
+    return inline(model.model_json_schema())
+
+
+def _at(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, object]:
+    """The schema of a place, or an empty one."""
+    node = _schema(model)
+    for token in location:
+        properties = _sole(node).get("properties")
+        child = properties.get(token) if isinstance(properties, Mapping) else None
+        if child is None:
+            child = _sole(node).get("items")
+        if not isinstance(child, Mapping):
+            return {}
+        node = child
+    return _sole(node)
+
+
+def _sole(node: Mapping[str, object]) -> Mapping[str, object]:
+    alternatives = node.get("anyOf")
+    return alternatives[0] if isinstance(alternatives, list) else node
+
+
+def _fields(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    properties = _at(model, location).get("properties")
+    return list(properties) if isinstance(properties, Mapping) else []
+
+
+def _options(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    options = _at(model, location).get("enum")
+    return [str(option) for option in options] if isinstance(options, list) else []

@@ -1,0 +1,114 @@
+"""Where things stand in a repository. All paths are relative to the folder that is deployed.
+
+scriptops.yaml                       optional
+manifests/**/*.yaml, .yml, .json     objects
+scripts/<name>/<version>.<ext>       artifacts
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from re import fullmatch
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+
+from reconciler.api.repository import RepositoryFile
+from reconciler.api.script import ARTIFACT_NAME, ScriptType
+from reconciler.core import findings, yamldocs
+from reconciler.core.problems import Problem, Severity, quoted
+
+REPOSITORY_FILE: Final = PurePosixPath("scriptops.yaml")
+MANIFESTS: Final = "manifests"
+SCRIPTS: Final = "scripts"
+MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+SCRIPT_EXTENSIONS: Final = frozenset(t.ext for t in ScriptType)
+# An artifact goes to every executor and is held in memory there.
+MAX_SCRIPT_BYTES: Final = 1 << 20
+LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+
+
+class ScriptPath(NamedTuple):
+    """What a path below `scripts/` names."""
+
+    name: str
+    version: str
+    ext: str
+
+
+def _finding(path: PurePosixPath, reason: str, message: str, severity: Severity) -> Problem:
+    return Problem(path=path, line=0, pointer="", reason=reason, message=message, severity=severity)
+
+
+def script_path(name: str, version: str, ext: str) -> PurePosixPath:
+    return PurePosixPath(SCRIPTS, name, f"{version}.{ext}")
+
+
+def parse_script_path(path: PurePosixPath) -> ScriptPath | Problem | None:
+    """What `path` names; None for what is no script, such as a README beside them."""
+    if path.parts[:1] != (SCRIPTS,) or path.suffix.removeprefix(".") not in SCRIPT_EXTENSIONS:
+        return None
+    if any(part.startswith(".") for part in path.parts):
+        return None
+    if len(path.parts) != 3:
+        message = "scripts are only looked for at scripts/<name>/<version>.<ext>; move it there"
+        return _finding(path, "ScriptMisplaced", message, "note")
+    for part in (path.parts[1], path.stem):
+        if not fullmatch(ARTIFACT_NAME, part):
+            message = (
+                f"{quoted(part)} cannot be a name or version; use letters, digits and . _ + -, "
+                "at most 128, beginning with a letter or digit"
+            )
+            return _finding(path, "InvalidName", message, "error")
+    return ScriptPath(path.parts[1], path.stem, path.suffix[1:])
+
+
+def script_problem(path: PurePosixPath, size: int, content: bytes | None) -> Problem | None:
+    """Why a script file cannot be published, as far as size and first bytes tell.
+
+    `content` may be None for a blob that was not read because of its size.
+    """
+    if size > MAX_SCRIPT_BYTES:
+        message = f"the script has {size} bytes, more than {MAX_SCRIPT_BYTES}; make it smaller"
+        return _finding(path, "ScriptTooLarge", message, "error")
+    if content is not None and content.startswith(LFS_POINTER):
+        return lfs_problem(path)
+    return None
+
+
+def lfs_problem(path: PurePosixPath) -> Problem:
+    message = "this is a Git LFS pointer, not the file; LFS is not fetched, so commit the file"
+    return _finding(path, "LfsPointer", message, "error")
+
+
+def is_manifest(path: PurePosixPath) -> bool:
+    """Whether `path` is read for objects. Names that begin with a dot are passed over."""
+    return (
+        path.parts[:1] == (MANIFESTS,)
+        and path.suffix in MANIFEST_SUFFIXES
+        and not any(part.startswith(".") for part in path.parts)
+    )
+
+
+def is_ignored(path: PurePosixPath, repository: RepositoryFile) -> bool:
+    """Whether scriptops.yaml says to pass over `path` or a folder that it lies in."""
+    names = [str(path), *map(str, path.parents)]
+    return any(fnmatchcase(n, i.strip("/")) for i in repository.ignore for n in names)
+
+
+def read_repository_file(content: bytes) -> RepositoryFile | tuple[Problem, ...]:
+    """`scriptops.yaml`. An empty file says nothing, and that is good."""
+    file = yamldocs.read(REPOSITORY_FILE, content)
+    if file.problems or not file.documents:
+        return file.problems or RepositoryFile()
+    if len(file.documents) > 1:
+        message = "the file has more than one document; keep one"
+        return (_finding(REPOSITORY_FILE, "TooManyDocuments", message, "error"),)
+    document = file.documents[0]
+    if document.faults:
+        return findings.of_faults(document)
+    try:
+        return RepositoryFile.model_validate(document.value, by_name=False)
+    except ValidationError as error:
+        return findings.of_validation(error, document, RepositoryFile)

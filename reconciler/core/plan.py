@@ -1,0 +1,405 @@
+"""What would bring the cluster to what git says. Nothing here touches either."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, TypeAlias
+
+from reconciler.api.scriptrepository import PrunePolicy
+from reconciler.core.changeset import ChangeSet
+from reconciler.core.merge import covers, merge, without_nulls
+from reconciler.core.objects import (
+    ANNOTATION_CAUSE,
+    ANNOTATION_DIGEST,
+    ANNOTATION_REVISION,
+    DEVICE_MODELS_V1ALPHA2,
+    DEVICE_MODELS_V1BETA1,
+    DEVICES_V1ALPHA2,
+    DEVICES_V1BETA1,
+    LABEL_REPOSITORY,
+    LABEL_REPOSITORY_UID,
+    SCRIPT_REPOSITORIES,
+    SCRIPTS,
+    Json,
+    JsonObject,
+    ObjectKey,
+    Reference,
+    Resource,
+    mapping,
+    sequence,
+    text,
+)
+
+
+class Desired(Protocol):
+    """An object as git has it. `document` is the manifest, `digest` is of what it says."""
+
+    @property
+    def reference(self) -> Reference: ...
+
+    @property
+    def document(self) -> JsonObject: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """On whose behalf a plan is made. `served` are the resources that manifests may use."""
+
+    key: ObjectKey
+    uid: str
+    revision: str
+    served: frozenset[Resource]
+    prune: PrunePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply of a Script or ScriptRepository."""
+
+    reference: Reference
+    resource: Resource
+    document: JsonObject
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create a Device or DeviceModel; a `desired` of the manifest counts here and nowhere else."""
+
+    reference: Reference
+    resource: Resource
+    document: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """JSON patch of a live Device or DeviceModel. Fails when it met another state: plan again."""
+
+    reference: Reference
+    resource: Resource
+    ops: tuple[JsonObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Delete the object that has this UID, and no other of its name."""
+
+    reference: Reference
+    resource: Resource
+    uid: str
+
+
+class SkipReason(StrEnum):
+    """Why an object is left as it is. Only the first three are for the author to mend."""
+
+    OWNED_BY_ANOTHER = "OwnedByAnother"
+    NOT_SERVED = "NotServed"
+    PROPERTIES_INVALID = "PropertiesInvalid"
+    # It is being deleted; what git says comes back when it is gone.
+    TERMINATING = "Terminating"
+    # Left the repository, and stays: policy, a manifest that cannot be read, a doubtful source.
+    PRUNE_DISABLED = "PruneDisabled"
+    PRUNE_HELD = "PruneHeld"
+    PRUNE_UNSAFE = "PruneUnsafe"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    reference: Reference
+    reason: SkipReason
+    message: str
+
+    @property
+    def is_problem(self) -> bool:
+        return self.reason in (
+            SkipReason.OWNED_BY_ANOTHER,
+            SkipReason.NOT_SERVED,
+            SkipReason.PROPERTIES_INVALID,
+        )
+
+
+Step: TypeAlias = Apply | Create | Patch | Prune | Skip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in an order in which any prefix is safe, and what needs none.
+
+    Models come before Devices, Devices before Scripts, and prunes last, in the opposite order.
+    """
+
+    steps: tuple[Step, ...]
+    unchanged: tuple[Reference, ...]
+
+    def change_set(self) -> ChangeSet:
+        """What was done once every step has succeeded."""
+        by_verb: dict[str, list[Reference]] = {}
+        for step in self.steps:
+            match step:
+                case Create() | Apply(is_new=True):
+                    verb = "created"
+                case Patch() | Apply():
+                    verb = "configured"
+                case Prune():
+                    verb = "pruned"
+                case Skip():
+                    verb = "skipped"
+            by_verb.setdefault(verb, []).append(step.reference)
+        return ChangeSet(
+            unchanged=self.unchanged, **{verb: tuple(refs) for verb, refs in by_verb.items()}
+        )
+
+
+_RESOURCES: Final[Mapping[tuple[str, str], Resource]] = {
+    (resource.api_version, resource.kind): resource
+    for resource in (
+        SCRIPTS,
+        SCRIPT_REPOSITORIES,
+        DEVICES_V1BETA1,
+        DEVICES_V1ALPHA2,
+        DEVICE_MODELS_V1BETA1,
+        DEVICE_MODELS_V1ALPHA2,
+    )
+}
+_ORDER: Final[Mapping[str, int]] = {
+    "DeviceModel": 0,
+    "Device": 1,
+    "ScriptRepository": 2,
+    "Script": 3,
+}
+# Lists that are merged item by item, and the field that names an item. Other lists are one value.
+_MERGED_LISTS: Final[Mapping[Resource, tuple[str, str]]] = {
+    DEVICES_V1BETA1: ("properties", "name"),
+    DEVICES_V1ALPHA2: ("propertyVisitors", "propertyName"),
+    DEVICE_MODELS_V1BETA1: ("properties", "name"),
+    DEVICE_MODELS_V1ALPHA2: ("properties", "name"),
+}
+
+
+def writable(served: Collection[Resource]) -> frozenset[Resource]:
+    """Of the resources a Kubernetes cluster serves those that keep what is written to them.
+
+    KubeEdge 1.15 and later still serve v1alpha2 without converting it: a write there loses what
+    v1beta1 spells differently.
+    """
+    lossy = {
+        old
+        for old, new in (
+            (DEVICES_V1ALPHA2, DEVICES_V1BETA1),
+            (DEVICE_MODELS_V1ALPHA2, DEVICE_MODELS_V1BETA1),
+        )
+        if new in served
+    }
+    return frozenset(served) - lossy
+
+
+def make(
+    changed: Iterable[Reference],
+    *,
+    repository: Repository,
+    desired: Mapping[Reference, Desired],
+    live: Mapping[Reference, JsonObject | None],
+    inventory: Iterable[Reference] = (),
+    held: Collection[Reference] = (),
+    prune_safe: bool = True,
+) -> Plan:
+    """Say what would bring `changed` to what `desired` says of them.
+
+    The cost follows `changed` and `inventory`; `desired` is everything the repository has and is
+    only looked up. `live` is looked up for the same references, absent means not in the cluster.
+    The plan has no steps exactly when nothing we own differs.
+
+    What is in `changed` or `inventory` (the live objects that carry our label) and not in
+    `desired` is pruned, as the policy allows; what does not carry our label never is, nor what is
+    in `held`, nor anything while `desired` is empty or `prune_safe` is not set. ScriptRepositories
+    are never pruned.
+
+    Objects that nobody labelled are adopted; those of another repository are skipped. A Device or
+    model that is live keeps its `desired`, its status, and every property, field, label and
+    annotation that the manifest does not name: a property that leaves the manifest stays in the
+    cluster, as nothing tells whose it is by then. A field below a property that the manifest does
+    name has the manifest's value as a whole.
+    """
+    steps: list[Step] = []
+    unchanged: list[Reference] = []
+    candidates = {ref for ref in inventory if ref not in desired}
+    for ref in dict.fromkeys(changed):
+        wanted = desired.get(ref)
+        if wanted is None:
+            candidates.add(ref)
+            continue
+        step = _step(wanted, repository, live.get(ref))
+        if step is None:
+            unchanged.append(ref)
+        else:
+            steps.append(step)
+    steps.sort(key=lambda step: (_ORDER.get(step.reference.kind, 0), step.reference))
+    prune_safe = prune_safe and bool(desired)
+    prunes: list[Step] = []
+    for ref in sorted(candidates, key=lambda ref: (-_ORDER.get(ref.kind, 0), ref)):
+        current = live.get(ref)
+        if current is not None and _owner(current) == repository.uid:
+            prune = _prune(ref, current, repository, held=held, prune_safe=prune_safe)
+            prunes.extend([prune] if prune is not None else [])
+    return Plan((*steps, *prunes), tuple(sorted(unchanged)))
+
+
+def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> Step | None:
+    ref = wanted.reference
+    resource = _RESOURCES.get(_identity(wanted.document))
+    if resource is None or resource not in repository.served:
+        return Skip(ref, SkipReason.NOT_SERVED, _not_served(wanted.document, repository))
+    problem = _unmergeable(wanted.document, resource)
+    if problem:
+        return Skip(ref, SkipReason.PROPERTIES_INVALID, problem)
+    if live is None:
+        document = _document(wanted, repository, repository.revision)
+        if resource not in _MERGED_LISTS:
+            return Apply(ref, resource, document, is_new=True)
+        return Create(ref, resource, {**document, **_initial_status(wanted.document, resource)})
+    metadata = mapping(live.get("metadata"))
+    owner = _owner(live)
+    if owner and owner != repository.uid:
+        name = text(mapping(metadata.get("labels")).get(LABEL_REPOSITORY))
+        return Skip(
+            ref,
+            SkipReason.OWNED_BY_ANOTHER,
+            f"{ref} belongs to repository {name} (uid {owner}): take it out of one of the two, "
+            f"or remove the label {LABEL_REPOSITORY_UID} from the object",
+        )
+    if "deletionTimestamp" in metadata:
+        return Skip(ref, SkipReason.TERMINATING, f"{ref} is being deleted")
+    applied = mapping(metadata.get("annotations"))
+    is_same = applied.get(ANNOTATION_DIGEST) == wanted.digest
+    revision = text(applied.get(ANNOTATION_REVISION)) if is_same else ""
+    document = _document(wanted, repository, revision or repository.revision)
+    if resource not in _MERGED_LISTS:
+        # The digest is among the annotations: the same manifest, and nothing taken from it.
+        if covers(live, document):
+            return None
+        return Apply(ref, resource, document, is_new=False)
+    if live.get("apiVersion") != document["apiVersion"]:
+        message = f"{ref} is live as {live.get('apiVersion')}; write that apiVersion"
+        return Skip(ref, SkipReason.NOT_SERVED, message)
+    list_name, name_field = _MERGED_LISTS[resource]
+    ops = merge(live, document, list_name=list_name, name_field=name_field, exactly=not is_same)
+    return Patch(ref, resource, ops) if ops else None
+
+
+def _prune(
+    ref: Reference,
+    live: JsonObject,
+    repository: Repository,
+    *,
+    held: Collection[Reference],
+    prune_safe: bool,
+) -> Step | None:
+    metadata = mapping(live.get("metadata"))
+    resource = _RESOURCES.get(_identity(live))
+    uid = text(metadata.get("uid"))
+    if resource is None or not uid or "deletionTimestamp" in metadata:
+        return None
+    allowed = {
+        "Script": repository.prune.scripts,
+        "Device": repository.prune.devices,
+        "DeviceModel": repository.prune.devices,
+    }
+    if not allowed.get(ref.kind, False):
+        message = f"{ref} left the repository and stays: the prune policy keeps {ref.kind}s"
+        return Skip(ref, SkipReason.PRUNE_DISABLED, message)
+    if ref in held:
+        message = f"{ref} stays while its manifest cannot be read"
+        return Skip(ref, SkipReason.PRUNE_HELD, message)
+    if not prune_safe:
+        message = f"{ref} stays: the repository is empty or could not be read as a whole"
+        return Skip(ref, SkipReason.PRUNE_UNSAFE, message)
+    return Prune(ref, resource, uid)
+
+
+def _identity(document: JsonObject) -> tuple[str, str]:
+    return text(document.get("apiVersion")), text(document.get("kind"))
+
+
+def _owner(live: JsonObject) -> str:
+    return text(mapping(mapping(live.get("metadata")).get("labels")).get(LABEL_REPOSITORY_UID))
+
+
+def _not_served(document: JsonObject, repository: Repository) -> str:
+    version, kind = _identity(document)
+    others = sorted(r.api_version for r in repository.served if r.kind == kind)
+    hint = f"; write apiVersion: {others[0]}" if others else ""
+    return f"this cluster does not take {kind} of {version}{hint}"
+
+
+def _document(wanted: Desired, repository: Repository, revision: str) -> JsonObject:
+    """The manifest as it is written: our labels and annotations added, what is not ours left out.
+
+    Of metadata only name, namespace, labels and annotations are a manifest's to say, and status is
+    not. A null says nothing, as for the API server.
+    """
+    document = wanted.document
+    metadata = mapping(document.get("metadata"))
+    labels = mapping(without_nulls(metadata.get("labels")))
+    annotations = mapping(without_nulls(metadata.get("annotations")))
+    return {
+        **{
+            field: without_nulls(value)
+            for field, value in document.items()
+            if field not in ("metadata", "status") and value is not None
+        },
+        "metadata": {
+            "name": wanted.reference.name,
+            "namespace": wanted.reference.namespace,
+            "labels": {
+                **labels,
+                LABEL_REPOSITORY_UID: repository.uid,
+                LABEL_REPOSITORY: _label(repository.key.name),
+            },
+            "annotations": {
+                **{key: value for key, value in annotations.items() if key != ANNOTATION_CAUSE},
+                ANNOTATION_DIGEST: wanted.digest,
+                ANNOTATION_REVISION: revision,
+            },
+        },
+    }
+
+
+def _label(name: str) -> str:
+    """A name as the value of a label, which has at most 63 characters. For people only."""
+    return name[:63].rstrip("-.")
+
+
+def _initial_status(document: JsonObject, resource: Resource) -> JsonObject:
+    """The twins a manifest declares, without what they are said to have reported.
+
+    v1alpha2 keeps `desired` here; KubeEdge 1.15 stores no report of a twin that nobody declared.
+    """
+    fields = ("propertyName", "desired") if resource is DEVICES_V1ALPHA2 else ("propertyName",)
+    twins: Sequence[Json] = [
+        {field: twin[field] for field in fields if twin.get(field) is not None}
+        for entry in sequence(mapping(document.get("status")).get("twins"))
+        if (twin := mapping(entry)).get("propertyName")
+    ]
+    return {"status": {"twins": twins}} if twins else {}
+
+
+def _unmergeable(document: JsonObject, resource: Resource) -> str:
+    if resource not in _MERGED_LISTS:
+        return ""
+    list_name, name_field = _MERGED_LISTS[resource]
+    entries = mapping(document.get("spec")).get(list_name)
+    if entries is not None and not isinstance(entries, (list, tuple)):
+        return f"spec.{list_name} must be a list"
+    seen: set[str] = set()
+    for index, entry in enumerate(sequence(entries)):
+        name = text(mapping(entry).get(name_field))
+        if not name or name in seen:
+            what = f"is {name!r} a second time" if name else "is missing"
+            return f"spec.{list_name}[{index}].{name_field} {what}"
+        seen.add(name)
+    return ""

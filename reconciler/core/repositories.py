@@ -1,0 +1,103 @@
+"""A ScriptRepository as the cluster has it, and the status that follows from a reconcile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from reconciler.api.scriptrepository import (
+    Counts,
+    Problem,
+    ScriptRepositorySpec,
+    ScriptRepositoryStatus,
+)
+from reconciler.core import conditions
+from reconciler.core.conditions import Verdict
+from reconciler.core.objects import JsonObject, ObjectKey, key_of, mapping, text
+from reconciler.core.scripts import first_problem, without_managed_fields
+from reconciler.errors import ObjectInvalid
+
+# Problems shown in the status; a status is read by people and carried in every watch event.
+SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryRecord:
+    """Exactly one of `spec` and `problem` is set."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: str
+    generation: int
+    deleting: bool
+    spec: ScriptRepositorySpec | None
+    problem: str
+    status: ScriptRepositoryStatus
+    document: JsonObject
+
+
+def decode_repository(obj: JsonObject) -> RepositoryRecord:
+    """Raises `ObjectInvalid` only for what has no identity; a bad spec is a `problem`."""
+    metadata = mapping(obj.get("metadata"))
+    uid = text(metadata.get("uid"))
+    key = key_of(obj)
+    if not uid or not key.name:
+        raise ObjectInvalid("a ScriptRepository without name or uid")
+    spec: ScriptRepositorySpec | None = None
+    problem = ""
+    try:
+        spec = ScriptRepositorySpec.model_validate(obj.get("spec"))
+    except ValidationError as error:
+        problem = first_problem(error)
+    try:
+        status = ScriptRepositoryStatus.model_validate(obj.get("status") or {})
+    except ValidationError:
+        status = ScriptRepositoryStatus()
+    generation = metadata.get("generation")
+    return RepositoryRecord(
+        key=key,
+        uid=uid,
+        resource_version=text(metadata.get("resourceVersion")),
+        generation=generation if isinstance(generation, int) else 0,
+        deleting="deletionTimestamp" in metadata,
+        spec=spec,
+        problem=problem,
+        status=status,
+        document=without_managed_fields(obj),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What a reconcile reached. `revision` is the last one of which all that could be is live."""
+
+    revision: str = ""
+    digest: str = ""
+    counts: Counts | None = None
+    problems: Sequence[Problem] = ()
+
+
+def status_of(
+    record: RepositoryRecord,
+    verdict: Verdict,
+    applied: Applied | None,
+    *,
+    status_commit: str,
+    now: float,
+) -> ScriptRepositoryStatus:
+    """With `applied` None, what was reached before stays as it is."""
+    live = record.status
+    return ScriptRepositoryStatus(
+        observed_generation=record.generation,
+        conditions=conditions.conditions(
+            verdict, previous=live.conditions, generation=record.generation, now=now
+        ),
+        revision=applied.revision if applied else live.revision,
+        digest=applied.digest if applied else live.digest,
+        counts=applied.counts if applied else live.counts,
+        problems=list(applied.problems[:SHOWN_PROBLEMS]) if applied else live.problems,
+        problem_count=len(applied.problems) if applied else live.problem_count,
+        status_commit=status_commit or live.status_commit,
+    )

@@ -1,0 +1,160 @@
+"""One execution of a Script, from the wish to the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, NewType, TypeAlias
+
+from reconciler.core.objects import ObjectKey
+
+RunId = NewType("RunId", str)
+ExecutorId = NewType("ExecutorId", str)
+Scalar: TypeAlias = bool | int | float | str
+
+
+class Cause(StrEnum):
+    """Why a run takes place."""
+
+    READ_CHANGE = "ReadChange"
+    DEPLOYED = "Deployed"
+    WEBHOOK = "Webhook"
+    MANUAL = "Manual"
+
+
+class Outcome(StrEnum):
+    """How a run ended. A closed set: a script that fails is a value, not an exception."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    TIMED_OUT = "TimedOut"
+    OUT_OF_MEMORY = "OutOfMemory"
+    OUTPUT_TOO_LARGE = "OutputTooLarge"
+    DENIED = "Denied"
+    CRASHED = "Crashed"
+    LOAD_FAILED = "LoadFailed"
+    UNAVAILABLE = "Unavailable"
+    # Sent to an executor that was not heard of again: it may have run or not.
+    LOST = "Lost"
+
+
+# The number in `status.status`, kept from the first design of the Script kind.
+STATUS_CODES: Mapping[Outcome, int] = {
+    Outcome.SUCCEEDED: 0,
+    Outcome.FAILED: 1,
+    Outcome.LOAD_FAILED: 1,
+    Outcome.TIMED_OUT: 2,
+    Outcome.OUT_OF_MEMORY: 2,
+    Outcome.OUTPUT_TOO_LARGE: 2,
+    Outcome.DENIED: 2,
+    Outcome.CRASHED: 3,
+    Outcome.UNAVAILABLE: 3,
+    Outcome.LOST: 3,
+}
+
+
+class RunKey(NamedTuple):
+    """What fences a run: a result or an effect whose triple is not the one in flight is dropped."""
+
+    run_id: RunId
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run that waits or flies. It names devices; their state is taken when it is dispatched.
+
+    `event` is JSON as the script's `main` receives it, or empty. `uid`, `generation` and `digest`
+    say for which Script it was meant: the result of a run whose Script was deleted and made anew
+    is dropped.
+    """
+
+    key: RunKey
+    script: ObjectKey
+    uid: str
+    cause: Cause
+    created_at: float
+    devices: frozenset[str] = frozenset()
+    event: bytes = b""
+
+
+class RunLimits(NamedTuple):
+    """Budgets sent with every run; `core` knows no other defaults than these."""
+
+    wall_time_ms: int = 1000
+    output_bytes: int = 16_384
+    writes: int = 100
+
+
+DEFAULT_LIMITS = RunLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptRef:
+    """What an executor needs to know of a Script, once per batch."""
+
+    key: ObjectKey
+    digest: str
+    script_type: str
+    file: str
+    limits: RunLimits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One message to an executor: runs of one Script with their activations (JSON).
+
+    Without runs it is a request to load only, answered under `load`.
+    """
+
+    script: ScriptRef
+    runs: tuple[tuple[RunKey, bytes], ...]
+    load: RunKey | None = None
+
+
+class LogLine(NamedTuple):
+    level: str
+    text: str
+
+
+class Write(NamedTuple):
+    """A staged and committed write, as the script asked for it: nothing is checked yet."""
+
+    alias: str
+    property: str
+    value: Scalar
+    qos: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    key: RunKey
+    outcome: Outcome
+    message: str = ""
+    logs: tuple[LogLine, ...] = ()
+    writes: tuple[Write, ...] = ()
+    duration_us: int = 0
+    load: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A finished run as `get runs` shows it."""
+
+    run_id: RunId
+    script: ObjectKey
+    cause: Cause
+    outcome: Outcome
+    message: str
+    revision: str
+    digest: str
+    created_at: float
+    finished_at: float
+    duration_us: int
+    changed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    logs: tuple[LogLine, ...] = ()

@@ -1,0 +1,172 @@
+"""A Script as the cluster has it, and the status that follows from what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from reconciler.api.meta import RUNS_SUCCEEDING, ConditionStatus
+from reconciler.api.script import RunStatus, ScriptSpec, ScriptStatus
+from reconciler.core import conditions
+from reconciler.core.conditions import Verdict
+from reconciler.core.objects import (
+    ANNOTATION_REVISION,
+    LABEL_REPOSITORY_UID,
+    JsonObject,
+    ObjectKey,
+    key_of,
+    mapping,
+    text,
+)
+from reconciler.core.runs import STATUS_CODES, Outcome
+from reconciler.errors import ObjectInvalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptRecord:
+    """Exactly one of `spec` and `problem` is set. `document` is without managedFields."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: str
+    generation: int
+    repository_uid: str
+    revision: str
+    deleting: bool
+    spec: ScriptSpec | None
+    problem: str
+    status: ScriptStatus
+    document: JsonObject
+
+
+def decode_script(obj: JsonObject) -> ScriptRecord:
+    """Raises `ObjectInvalid` only for what has no identity; a bad spec is a `problem`."""
+    metadata = mapping(obj.get("metadata"))
+    uid = text(metadata.get("uid"))
+    key = key_of(obj)
+    if not uid or not key.name:
+        raise ObjectInvalid("a Script without name or uid")
+    generation = metadata.get("generation")
+    spec: ScriptSpec | None = None
+    problem = ""
+    try:
+        spec = ScriptSpec.model_validate(obj.get("spec"))
+    except ValidationError as error:
+        problem = first_problem(error)
+    try:
+        status = ScriptStatus.model_validate(obj.get("status") or {})
+    except ValidationError:
+        # Written by somebody else: to be overwritten, never to be trusted.
+        status = ScriptStatus()
+    labels = mapping(metadata.get("labels"))
+    annotations = mapping(metadata.get("annotations"))
+    return ScriptRecord(
+        key=key,
+        uid=uid,
+        resource_version=text(metadata.get("resourceVersion")),
+        generation=generation if isinstance(generation, int) else 0,
+        repository_uid=text(labels.get(LABEL_REPOSITORY_UID)),
+        revision=text(annotations.get(ANNOTATION_REVISION)),
+        deleting="deletionTimestamp" in metadata,
+        spec=spec,
+        problem=problem,
+        status=status,
+        document=without_managed_fields(obj),
+    )
+
+
+def without_managed_fields(obj: JsonObject) -> JsonObject:
+    metadata = mapping(obj.get("metadata"))
+    if "managedFields" not in metadata:
+        return obj
+    return {**obj, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of pydantic's complaints as "spec.manifest.name: ..."."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in ("spec", *first["loc"]))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {first['msg']}{more}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRun:
+    """What the newest finished run left to say."""
+
+    run_id: str
+    cause: str
+    outcome: Outcome
+    message: str
+    finished_at: float
+    duration_us: int
+    changed: int
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What runs have added since the controller knows this Script."""
+
+    last: LastRun | None = None
+    runs: int = 0
+    failures: int = 0
+
+
+def status_of(
+    record: ScriptRecord, verdict: Verdict, digest: str, facts: RunFacts, *, now: float
+) -> ScriptStatus:
+    """The whole status. It equals the live one exactly when there is nothing to write."""
+    live = record.status
+    last = facts.last
+    runs_succeeding: Mapping[str, tuple[ConditionStatus, str, str]] = {
+        c.type: (c.status, c.reason, c.message)
+        for c in live.conditions
+        if c.type == RUNS_SUCCEEDING
+    }
+    if last is not None:
+        good = last.outcome is Outcome.SUCCEEDED
+        runs_succeeding = {
+            RUNS_SUCCEEDING: ("True" if good else "False", last.outcome.value, last.message)
+        }
+    return ScriptStatus(
+        observed_generation=record.generation,
+        conditions=conditions.conditions(
+            verdict,
+            previous=live.conditions,
+            generation=record.generation,
+            now=now,
+            others=runs_succeeding,
+        ),
+        revision=record.revision,
+        digest=digest,
+        status=STATUS_CODES[last.outcome] if last else live.status,
+        message=conditions.shortened(last.message) if last else live.message,
+        last_run=_run_status(last) if last else live.last_run,
+        runs=facts.runs,
+        failures=facts.failures,
+    )
+
+
+def is_transition(old: ScriptStatus, new: ScriptStatus) -> bool:
+    """Whether more changed than the last run and counters: what is reported at once."""
+    return (
+        [(c.type, c.status, c.reason) for c in old.conditions]
+        != [(c.type, c.status, c.reason) for c in new.conditions]
+        or old.observed_generation != new.observed_generation
+        or (old.revision, old.digest, old.status) != (new.revision, new.digest, new.status)
+    )
+
+
+def _run_status(last: LastRun) -> RunStatus:
+    return RunStatus(
+        id=last.run_id,
+        cause=last.cause,
+        outcome=last.outcome.value,
+        finished_at=conditions.rfc3339(last.finished_at),
+        duration_microseconds=last.duration_us,
+        writes=last.changed,
+        unchanged=last.unchanged,
+    )

@@ -1,0 +1,83 @@
+"""Which Scripts a changed device concerns, and whether it is a change to them.
+
+A change is a change of *value*: resourceVersions and timestamps move with every report, and a
+value that is unknown says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from reconciler.core.objects import ObjectKey
+from reconciler.core.twins import DeviceRecord
+
+# Reported values of one device by property, the known ones only.
+Values = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A Script that can run: valid, loaded, not suspended."""
+
+    key: ObjectKey
+    uid: str
+    generation: int
+    digest: str
+    # Names of Devices, in the Script's namespace.
+    reads: frozenset[str]
+    read_change: bool
+    run_on_deploy: bool
+
+
+class TriggerIndex:
+    """Subscriptions by Script, and by the devices they read. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._by_script: dict[ObjectKey, Subscription] = {}
+        self._by_device: dict[ObjectKey, dict[ObjectKey, Subscription]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_script)
+
+    def put(self, subscription: Subscription) -> None:
+        self.remove(subscription.key)
+        self._by_script[subscription.key] = subscription
+        if subscription.read_change:
+            for name in subscription.reads:
+                device = ObjectKey(subscription.key.namespace, name)
+                self._by_device.setdefault(device, {})[subscription.key] = subscription
+
+    def remove(self, script: ObjectKey) -> None:
+        old = self._by_script.pop(script, None)
+        if old is None or not old.read_change:
+            return
+        for name in old.reads:
+            device = ObjectKey(script.namespace, name)
+            readers = self._by_device[device]
+            del readers[script]
+            if not readers:
+                del self._by_device[device]
+
+    def get(self, script: ObjectKey) -> Subscription | None:
+        return self._by_script.get(script)
+
+    def readers(self, device: ObjectKey) -> Collection[Subscription]:
+        """Scripts that run when this device changes."""
+        readers = self._by_device.get(device)
+        return readers.values() if readers else ()
+
+    def all(self) -> Collection[Subscription]:
+        return self._by_script.values()
+
+
+def known_values(device: DeviceRecord) -> dict[str, str]:
+    return {twin.name: twin.reported for twin in device.twins if twin.reported is not None}
+
+
+def changed(device: DeviceRecord, evaluated: Values) -> bool:
+    """Whether a known reported value differs from the one last evaluated."""
+    for twin in device.twins:
+        if twin.reported is not None and evaluated.get(twin.name) != twin.reported:
+            return True
+    return False

@@ -1,0 +1,53 @@
+"""What the two front doors may ask of a running controller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from reconciler.core.objects import JsonObject, ObjectKey
+from reconciler.core.runs import Cause, RunId
+
+
+class Operations(Protocol):
+    """Answers from memory; only `trigger` changes anything.
+
+    Documents are plain JSON objects in camel case, ready to be served. `scripts` and
+    `repositories` are the objects as the cluster has them (apiVersion, kind, metadata without
+    managedFields, spec, status). A device is
+    `{"kind": "Device", "metadata": {name, namespace}, "model": str, "properties":
+    [{name, reported, desired, type, timestamp}]}` with absent values as null. A run is
+    `{"id", "script": {namespace, name}, "cause", "outcome", "message", "revision", "digest",
+    "createdAt", "finishedAt" (RFC 3339), "durationMicroseconds", "changed", "unchanged",
+    "refused": ["<device>/<property>=<value>"], "logs": [{level, text}]}`.
+    """
+
+    def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]: ...
+
+    def repositories(self, namespace: str | None = None) -> Sequence[JsonObject]: ...
+
+    def devices(self, namespace: str | None = None) -> Sequence[JsonObject]: ...
+
+    def runs(
+        self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
+    ) -> Sequence[JsonObject]:
+        """Finished runs, newest first; a bounded number is remembered."""
+        ...
+
+    def run(self, run_id: RunId) -> JsonObject | None: ...
+
+    async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
+        """Queue a run; `event` is JSON for the script's `main`.
+
+        Raises `ObjectNotFound`; `Forbidden` when the Script does not allow `cause` (webhook: false)
+        or is suspended; `Waiting` when it is not Ready yet or the queue is full.
+        """
+        ...
+
+    def debug(self) -> JsonObject:
+        """The store and the trigger index."""
+        ...
+
+    def not_ready(self) -> Sequence[str]:
+        """Why the controller cannot do its work yet; empty when it can."""
+        ...

@@ -1,0 +1,23 @@
+"""Registers of others: artifacts fetched over HTTP, where an operator allows it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Registers(Protocol):
+    """Fetches only from hosts on the operator's allow-list.
+
+    The addresses a name resolves to are judged, the connection goes to the judged address, each
+    redirect is judged again; size and time are capped; no credentials are sent.
+    """
+
+    async def fetch(self, register: str, name: str, version: str, ext: str) -> bytes:
+        """The bytes at `<register>/<name>/<version>.<ext>`.
+
+        Raises `ArtifactNotFound` (404), `Forbidden` (not allowed), `SourceUnavailable` (no answer
+        in time, too large, 5xx).
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,152 @@
+"""What a controller is told at its start: addresses, cluster, folders and permissions.
+
+Read once, checked at once, frozen afterwards; whoever needs a setting is handed it. Nothing else
+in the program reads flags or the environment for these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from reconciler.api.meta import DNS_LABEL, Namespace
+
+_PORT = re.compile(r"[0-9]{1,5}")
+_HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?")
+# Where runs of anything else than a name's characters become one dash.
+_NOT_NAME = re.compile(r"[^a-z0-9]+")
+# The name of a data folder is one part of a path; longer ones are cut and told apart by hash.
+_LONGEST_NAME = 40
+
+
+class Address(NamedTuple):
+    """A host and a port to listen on or to connect to. Port 0 asks for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it. A name other than localhost is not trusted."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, `[ipv6]:port` or `:port` (all interfaces).
+
+    Raises ValueError with a sentence that says what to write instead.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not _PORT.fullmatch(port):
+        raise ValueError(f"{text!r} is not an address; write it as host:port, like 127.0.0.1:8001")
+    if int(port) > 65_535:
+        raise ValueError(f"{text!r} has port {port}; ports end at 65535")
+    if not host:
+        return Address("0.0.0.0", int(port))  # noqa: S104 - what a bare ":port" means everywhere
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return Address(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+        except ValueError:
+            raise ValueError(f"{text!r} has no IPv6 address between its brackets") from None
+    if ":" in host:
+        raise ValueError(f"{text!r} is ambiguous; write an IPv6 address as [::1]:8001")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{text!r} has no host name or IP address before its port")
+    return Address(host, int(port))
+
+
+def _address(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+AddressField = Annotated[Address, BeforeValidator(_address)]
+
+
+class ClusterKind(StrEnum):
+    EMBEDDED = "embedded"
+    KUBERNETES = "kubernetes"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+DEFAULT_GRPC = Address("0.0.0.0", 8001)  # noqa: S104 - executors come from other machines
+DEFAULT_MQTT = Address("127.0.0.1", 1883)
+DEFAULT_WEB = Address("0.0.0.0", 8000)  # noqa: S104 - what is not public is served to loopback only
+
+
+class Settings(BaseModel):
+    """Everything a controller is told. `data` need not exist yet; its parents neither.
+
+    `registers` are the hosts (`host` or `host:port`) from which artifacts may be fetched; none by
+    default. `cluster_name` names the branch of status commits, `scriptops-status/<cluster_name>`.
+    `dev` lets the bytes of a version change. `insecure_listen` serves debug, anonymous triggers
+    and unauthenticated executors to more than loopback.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path
+    grpc: AddressField = DEFAULT_GRPC
+    mqtt: AddressField | None = DEFAULT_MQTT
+    web: AddressField = DEFAULT_WEB
+    cluster: ClusterKind = ClusterKind.EMBEDDED
+    cluster_name: Namespace = "default"
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: Namespace = "default"
+    dev: bool = False
+    insecure_listen: bool = False
+    registers: frozenset[str] = frozenset()
+    log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
+
+
+def data_folder(name: str, environ: Mapping[str, str]) -> Path:
+    """Where the state of the instance called `name` lives: below XDG_STATE_HOME.
+
+    The variable counts only where it is absolute, as its specification asks.
+    """
+    state = environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "scriptops" / name
+
+
+def instance_name(url: str) -> str:
+    """A short folder name for a repository, the same each time, different for different ones."""
+    stem = url.rstrip("/").removesuffix(".git").rstrip("/").rpartition("/")[2].lower()
+    name = _NOT_NAME.sub("-", stem).strip("-")[:_LONGEST_NAME].strip("-")
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    return f"{name}-{digest}" if name else digest
+
+
+def repository_name(url: str) -> str:
+    """A ScriptRepository name for a URL: its last part, in the characters Kubernetes allows."""
+    stem = url.rstrip("/").removesuffix(".git").rstrip("/").rpartition("/")[2].lower()
+    name = _NOT_NAME.sub("-", stem).strip("-")[:_LONGEST_NAME].strip("-")
+    return name if re.fullmatch(DNS_LABEL, name) else "repository"

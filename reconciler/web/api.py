@@ -1,0 +1,179 @@
+"""What `Operations` knows and does, as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TypeAlias
+
+import orjson
+from falcon.asgi import Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from reconciler.core.objects import JsonObject, ObjectKey
+from reconciler.core.runs import Cause, RunId
+from reconciler.ports.operations import Operations
+from reconciler.web.gate import header, is_local, refuse_cross_site
+from reconciler.web.problems import Refusal
+
+List: TypeAlias = Callable[[str | None], Sequence[JsonObject]]
+
+MOST_RUNS = 1000
+
+
+def send(resp: Response, document: JsonObject, status: int = 200) -> None:
+    resp.status = status
+    resp.content_type = "application/json"
+    resp.data = orjson.dumps(document, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+class Health:
+    """Alive: the event loop turns."""
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        send(resp, {"alive": True})
+
+    on_head = on_get
+
+
+class Readiness:
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        reasons = tuple(self._operations.not_ready())
+        send(resp, {"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    on_head = on_get
+
+
+class MetricsResource:
+    def __init__(self, metrics: CollectorRegistry) -> None:
+        self._metrics = metrics
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        encode, resp.content_type = choose_encoder(req.get_header("Accept") or "")
+        resp.data = encode(self._metrics)
+
+
+class Version:
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        send(resp, {"version": version("scriptops"), "python": platform.python_version()})
+
+
+class Listing:
+    """Objects of one kind, all or those of `?namespace=`."""
+
+    def __init__(self, items: List) -> None:
+        self._items = items
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        send(resp, {"items": tuple(self._items(req.get_param("namespace")))})
+
+
+class Runs:
+    """`?namespace=`, `?script=`, `?limit=`; newest first."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        limit = req.get_param_as_int("limit", min_value=1, max_value=MOST_RUNS, default=100)
+        found = self._operations.runs(
+            namespace=req.get_param("namespace"), script=req.get_param("script"), limit=limit
+        )
+        send(resp, {"items": tuple(found)})
+
+
+class Run:
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def on_get(self, _req: Request, resp: Response, run_id: str) -> None:
+        run = self._operations.run(RunId(run_id))
+        if run is None:
+            raise Refusal(
+                404, "NotFound", f"run {run_id} is not known, not finished, or no longer kept"
+            )
+        send(resp, run)
+
+
+class Debug:
+    """The inside, shown to this machine only."""
+
+    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+        self._operations = operations
+        self._insecure = insecure
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        _require_local(req, insecure=self._insecure)
+        send(resp, self._operations.debug())
+
+
+class Webhook:
+    """Queues one run of `?namespace=&name=`; the answer does not wait for it.
+
+    A POST's JSON becomes the event as it stands. A GET's other parameters become
+    `{"query": {...}}`, a repeated one as a list.
+    """
+
+    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+        self._operations = operations
+        self._insecure = insecure
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = {k: v for k, v in req.params.items() if k not in {"namespace", "name"}}
+        await self._trigger(req, resp, orjson.dumps({"query": query}))
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        body = await req.stream.read()
+        if body:
+            _require_json(header(req.scope, b"content-type"), body)
+        await self._trigger(req, resp, body)
+
+    async def _trigger(self, req: Request, resp: Response, event: bytes) -> None:
+        _require_local(req, insecure=self._insecure)
+        refuse_cross_site(req.scope)
+        name = req.get_param("name")
+        if not name:
+            raise Refusal(
+                400, "NameMissing", "say which Script: ?namespace=<namespace>&name=<name>"
+            )
+        script = ObjectKey(req.get_param("namespace") or "default", name)
+        run_id = await self._operations.trigger(script, cause=Cause.WEBHOOK, event=event)
+        send(resp, {"runId": run_id}, 202)
+
+
+def _require_local(req: Request, *, insecure: bool) -> None:
+    if not insecure and not is_local(req.scope):
+        raise Refusal(
+            403,
+            "LocalOnly",
+            "this is served to the controller's own machine only; forward a port to it, or run "
+            "the controller with --insecure-listen",
+        )
+
+
+def _require_json(content_type: str, body: bytes) -> None:
+    media = content_type.partition(";")[0].strip().lower()
+    # A form is what pages of other sites can send without asking; JSON is not.
+    if media != "application/json" and not media.endswith("+json"):
+        raise Refusal(
+            415,
+            "NotJson",
+            "the body must be JSON; send it with the header Content-Type: application/json",
+        )
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, "NotJson", f"the body is not JSON: {error}") from error

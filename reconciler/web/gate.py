@@ -1,0 +1,176 @@
+"""What stands in front of the application: who speaks, how much, how long.
+
+The application proper would wait for the first byte of a body before it looks at anything; so
+sizes, encodings and hosts are judged here, from the head of the request alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from reconciler.core import addresses
+from reconciler.web.problems import CONTENT_TYPE, Refusal
+
+Scope: TypeAlias = dict[str, Any]  # as ASGI has it
+Message: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Browsers and proxies send about 30; each costs memory and time in every layer above.
+MOST_HEADERS = 100
+# An event is a notice, not a transfer; waiting runs hold theirs in memory.
+BODY_BYTES = 64 * 1024
+BODY_SECONDS = 10.0
+
+# On every answer that does not say otherwise.
+HEADERS: Final[Mapping[bytes, bytes]] = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; sandbox",
+    b"cache-control": b"no-store",
+}
+
+
+class Gate:
+    """Hands over only requests with a whole, small body, from whom may speak.
+
+    `hosts` are names by which this machine's own users may call it, besides `localhost` and
+    loopback addresses. A page in their browser whose name was made to resolve to this machine
+    comes with another Host and is refused.
+    """
+
+    def __init__(
+        self,
+        inner: Asgi,
+        *,
+        insecure: bool,
+        hosts: Collection[str] = (),
+        body_bytes: int = BODY_BYTES,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._inner = inner
+        self._insecure = insecure
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._body_bytes = body_bytes
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                more = [item for item in HEADERS.items() if item[0] not in present]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        try:
+            self._judge_head(scope)
+            body = await self._read(receive)
+        except Refusal as refusal:
+            await _answer(refusal, send_guarded)
+            return
+        if body is None:
+            return  # nobody is left to answer to
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._inner(scope, replay, send_guarded)
+
+    def _judge_head(self, scope: Scope) -> None:
+        if len(scope["headers"]) > MOST_HEADERS:
+            raise Refusal(
+                431, "TooManyHeaders", f"a request may have at most {MOST_HEADERS} headers"
+            )
+        if not self._insecure and is_local(scope) and not self._is_known(header(scope, b"host")):
+            raise Refusal(
+                421,
+                "UnknownHost",
+                "on this machine, call me localhost or by a loopback address; an operator can "
+                "allow more names",
+            )
+        if header(scope, b"content-encoding").lower() not in {"", "identity"}:
+            raise Refusal(415, "UnsupportedEncoding", "send the body as it is, not compressed")
+        length = header(scope, b"content-length")
+        if length and int(length) > self._body_bytes:  # digits only: h11 has seen to that
+            raise self._too_large()
+
+    def _is_known(self, host: str) -> bool:
+        name = (urlsplit(f"//{host}").hostname or "") if _is_authority(host) else ""
+        return name == "localhost" or name in self._hosts or addresses.is_loopback(name)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body, or None when the client has gone."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > self._body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            raise Refusal(
+                408, "BodyTooSlow", f"the body did not arrive within {self._body_seconds:g} s"
+            ) from None
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "BodyTooLarge", f"a body may have at most {self._body_bytes} bytes")
+
+
+async def _answer(refusal: Refusal, send: Send) -> None:
+    """Refuse and close: the rest of a body that nobody reads must not come in either."""
+    body = refusal.body()
+    headers = {
+        "content-type": CONTENT_TYPE,
+        "content-length": str(len(body)),
+        "connection": "close",
+        **refusal.headers,
+    }
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first header of that lower-case name, or nothing."""
+    for found, value in scope["headers"]:
+        if found == name:
+            return bytes(value).decode("latin-1").strip()
+    return ""
+
+
+def is_local(scope: Scope) -> bool:
+    """Whether the peer of the socket is this machine; no header has a say in it."""
+    client = scope.get("client")
+    return client is not None and addresses.is_loopback(client[0])
+
+
+def refuse_cross_site(scope: Scope) -> None:
+    """Refuse what a page of another site made a browser send, links and pictures included.
+
+    Browsers say so in `Sec-Fetch-Site`, those that do not at least send `Origin`; prefetching is
+    no wish of a person either. Programs send none of these.
+    """
+    site = header(scope, b"sec-fetch-site")
+    origin = header(scope, b"origin")
+    purpose = header(scope, b"sec-purpose") + header(scope, b"purpose")
+    foreign = bool(origin) and origin.partition("://")[2] != header(scope, b"host")
+    if site not in {"", "same-origin", "none"} or foreign or "prefetch" in purpose:
+        raise Refusal(403, "CrossSite", "pages of other sites may not trigger runs")
+
+
+def _is_authority(host: str) -> bool:
+    try:
+        return urlsplit(f"//{host}").netloc == host
+    except ValueError:
+        return False

@@ -1,0 +1,153 @@
+"""One page that shows what is deployed, what devices report, and what ran."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from itertools import islice
+from typing import TypeAlias
+
+from falcon.asgi import Request, Response
+
+from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
+from reconciler.ports.operations import Operations
+
+# Rows of a table; more than that is a question for the API.
+MOST_ROWS = 200
+RUNS_SHOWN = 50
+# Long enough to read a line, short enough to see a rule work.
+REFRESH_SECONDS = 5
+STYLE = (
+    "body{font:14px/1.4 system-ui,sans-serif;margin:2rem;max-width:80rem}"
+    "table{border-collapse:collapse;width:100%}"
+    "th,td{text-align:left;padding:.2rem .6rem;border-bottom:1px solid #ccc;"
+    "vertical-align:top;overflow-wrap:anywhere}"
+    "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+
+LINKS = (
+    '<p><a href="/api/v1alpha1/scripts">scripts</a>, '
+    '<a href="/api/v1alpha1/repositories">repositories</a>, '
+    '<a href="/api/v1alpha1/devices">devices</a>, '
+    '<a href="/api/v1alpha1/runs">runs</a>, '
+    '<a href="/metrics">metrics</a></p>'
+)
+
+Row: TypeAlias = Sequence[str]
+
+
+class Page:
+    """Plain HTML: no script, nothing fetched from elsewhere, every text escaped."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        resp.content_type = "text/html; charset=utf-8"
+        resp.set_header("Content-Security-Policy", POLICY)
+        resp.text = render(self._operations)
+
+
+def render(operations: Operations) -> str:
+    scripts = operations.scripts()
+    devices = operations.devices()
+    runs = operations.runs(limit=RUNS_SHOWN)
+    reasons = operations.not_ready()
+    state = f"Not ready: {'; '.join(reasons)}" if reasons else "Ready"
+    return "".join(
+        (
+            "<!doctype html><html lang=en><head><meta charset=utf-8>",
+            f'<meta http-equiv=refresh content="{REFRESH_SECONDS}">',
+            f"<title>scriptops</title><style>{STYLE}</style></head><body>",
+            f"<h1>scriptops</h1><p>{escape(state)}</p>",
+            _table(
+                f"Scripts ({len(scripts)})",
+                ("Script", "Ready", "Artifact", "Last run", "Runs", "Failures", "Message"),
+                map(_script, scripts),
+            ),
+            _table(
+                f"Devices ({len(devices)})",
+                ("Device", "Property", "Reported", "Desired", "Since"),
+                (row for device in devices for row in _device(device)),
+            ),
+            _table(
+                "Last runs",
+                ("Finished", "Script", "Cause", "Outcome", "Changed", "Refused", "Message"),
+                map(_run, runs),
+            ),
+            LINKS,
+            "</body></html>",
+        )
+    )
+
+
+def _table(title: str, heads: Row, rows: Iterable[Row]) -> str:
+    found = iter(rows)
+    lines = "".join(_line("td", row) for row in islice(found, MOST_ROWS))
+    more = "<p>and more: see the links below</p>" if next(found, None) is not None else ""
+    if not lines:
+        return f"<h2>{escape(title)}</h2><p>none</p>"
+    return f"<h2>{escape(title)}</h2><table>{_line('th', heads)}{lines}</table>{more}"
+
+
+def _line(cell: str, row: Row) -> str:
+    return "<tr>" + "".join(f"<{cell}>{escape(it)}</{cell}>" for it in row) + "</tr>"
+
+
+def _script(script: JsonObject) -> Row:
+    status = mapping(script.get("status"))
+    last = mapping(status.get("lastRun"))
+    ready = next(
+        (c for c in map(mapping, sequence(status.get("conditions"))) if c.get("type") == "Ready"),
+        {},
+    )
+    manifest = mapping(mapping(script.get("spec")).get("manifest"))
+    is_ready = ready.get("status") == "True"
+    return (
+        _name(script.get("metadata")),
+        "yes" if is_ready else text(ready.get("reason")) or "not yet",
+        f"{_shown(manifest.get('name'))} {_shown(manifest.get('version'))}",
+        f"{text(last.get('outcome'))} {text(last.get('finishedAt'))}".strip(),
+        _shown(status.get("runs", 0)),
+        _shown(status.get("failures", 0)),
+        text(status.get("message")) or ("" if is_ready else text(ready.get("message"))),
+    )
+
+
+def _device(device: JsonObject) -> Iterator[Row]:
+    for prop in map(mapping, sequence(device.get("properties"))):
+        yield (
+            _name(device.get("metadata")),
+            _shown(prop.get("name")),
+            _shown(prop.get("reported")),
+            _shown(prop.get("desired")),
+            _shown(prop.get("timestamp")),
+        )
+
+
+def _run(run: JsonObject) -> Row:
+    return (
+        text(run.get("finishedAt")),
+        _name(run.get("script")),
+        text(run.get("cause")),
+        text(run.get("outcome")),
+        ", ".join(map(_shown, sequence(run.get("changed")))),
+        ", ".join(map(_shown, sequence(run.get("refused")))),
+        text(run.get("message")),
+    )
+
+
+def _name(value: Json | object) -> str:
+    it = mapping(value)
+    return f"{text(it.get('namespace'))}/{text(it.get('name'))}"
+
+
+def _shown(value: Json | object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,304 @@
+import copy
+
+import jsonpatch
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from reconciler.core import desired
+from reconciler.core.desired import DesiredPatch
+from reconciler.core.models import ModelRecord, Property, PropertyType, RefusalReason, Refused
+from reconciler.core.objects import DEVICES_V1ALPHA2, DEVICES_V1BETA1, ObjectKey
+from reconciler.core.twins import decode_device
+
+CAUSE = "/metadata/annotations/scriptops.hit.edu.cn~1cause"
+UID = {"op": "test", "path": "/metadata/uid", "value": "u"}
+VERSION = {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+MODEL = ModelRecord(
+    key=ObjectKey("default", "m"),
+    uid="u",
+    resource_version="1",
+    properties={"limit": Property(name="limit", type=PropertyType.INT, maximum=100)},
+    repository_uid="",
+    digest="",
+)
+
+
+def beta(spec: object, annotations: object = None) -> dict:
+    metadata = {"name": "d", "namespace": "default", "uid": "u", "resourceVersion": "7"}
+    if annotations is not None:
+        metadata["annotations"] = annotations
+    obj = {"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": metadata}
+    return obj if spec is None else {**obj, "spec": spec}
+
+
+def alpha(status: object) -> dict:
+    obj = beta({"deviceModelRef": {"name": "m"}}, {})
+    obj["apiVersion"] = "devices.kubeedge.io/v1alpha2"
+    return obj if status is None else {**obj, "status": status}
+
+
+def apply(obj: dict, patch: DesiredPatch) -> dict:
+    return jsonpatch.apply_patch(obj, list(patch.ops))
+
+
+def test_a_v1beta1_property_is_patched_in_spec_behind_a_test_of_index_and_name():
+    obj = beta(
+        {
+            "properties": [
+                {"name": "temperature"},
+                {"name": "limit", "desired": {"value": "1", "metadata": {"unit": "C"}}},
+            ]
+        },
+        {"other": "stays"},
+    )
+    patch = desired.patch(decode_device(obj), {"limit": "2", "temperature": "3"}, run_id="run-1")
+    assert patch == DesiredPatch(
+        key=ObjectKey("default", "d"),
+        resource=DEVICES_V1BETA1,
+        ops=(
+            UID,
+            {"op": "test", "path": "/spec/properties/1/name", "value": "limit"},
+            {"op": "add", "path": "/spec/properties/1/desired/value", "value": "2"},
+            {"op": "test", "path": "/spec/properties/0/name", "value": "temperature"},
+            {"op": "add", "path": "/spec/properties/0/desired", "value": {"value": "3"}},
+            {"op": "add", "path": CAUSE, "value": "run-1"},
+        ),
+        changed=("limit", "temperature"),
+        unchanged=(),
+    )
+    after = apply(obj, patch)
+    assert after["spec"]["properties"] == [
+        {"name": "temperature", "desired": {"value": "3"}},
+        {"name": "limit", "desired": {"value": "2", "metadata": {"unit": "C"}}},
+    ]
+    assert after["metadata"]["annotations"] == {
+        "other": "stays",
+        "scriptops.hit.edu.cn/cause": "run-1",
+    }
+
+
+def test_a_v1alpha2_property_is_patched_in_status_and_keeps_its_metadata():
+    twin = {"propertyName": "power", "desired": {"value": "ON", "metadata": {"type": "string"}}}
+    obj = alpha({"twins": [twin]})
+    patch = desired.patch(decode_device(obj), {"power": "OFF"}, run_id="run-1")
+    assert patch == DesiredPatch(
+        key=ObjectKey("default", "d"),
+        resource=DEVICES_V1ALPHA2,
+        ops=(
+            UID,
+            {"op": "test", "path": "/status/twins/0/propertyName", "value": "power"},
+            {"op": "add", "path": "/status/twins/0/desired/value", "value": "OFF"},
+            {"op": "add", "path": CAUSE, "value": "run-1"},
+        ),
+        changed=("power",),
+        unchanged=(),
+    )
+    assert apply(obj, patch)["status"] == {
+        "twins": [
+            {"propertyName": "power", "desired": {"value": "OFF", "metadata": {"type": "string"}}}
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("obj", "where", "expected"),
+    [
+        pytest.param(
+            alpha(None),
+            {"op": "add", "path": "/status", "value": {"twins": [{"propertyName": "p", "desired": {"value": "1"}}]}},
+            {"status": {"twins": [{"propertyName": "p", "desired": {"value": "1"}}]}},
+            id="v1alpha2 without status",
+        ),
+        pytest.param(
+            alpha({"state": "?"}),
+            {"op": "add", "path": "/status/twins", "value": [{"propertyName": "p", "desired": {"value": "1"}}]},
+            {"status": {"state": "?", "twins": [{"propertyName": "p", "desired": {"value": "1"}}]}},
+            id="v1alpha2 without twins",
+        ),
+        pytest.param(
+            alpha({"twins": [{"propertyName": "q"}]}),
+            {"op": "add", "path": "/status/twins/-", "value": {"propertyName": "p", "desired": {"value": "1"}}},
+            {"status": {"twins": [{"propertyName": "q"}, {"propertyName": "p", "desired": {"value": "1"}}]}},
+            id="v1alpha2 without this twin",
+        ),
+        pytest.param(
+            beta(None, {}),
+            {"op": "add", "path": "/spec", "value": {"properties": [{"name": "p", "desired": {"value": "1"}}]}},
+            {"spec": {"properties": [{"name": "p", "desired": {"value": "1"}}]}},
+            id="v1beta1 without spec",
+        ),
+        pytest.param(
+            beta({"nodeName": "n"}, {}),
+            {"op": "add", "path": "/spec/properties", "value": [{"name": "p", "desired": {"value": "1"}}]},
+            {"spec": {"nodeName": "n", "properties": [{"name": "p", "desired": {"value": "1"}}]}},
+            id="v1beta1 without properties",
+        ),
+        pytest.param(
+            beta({"properties": [{"name": "q"}]}, {}),
+            {"op": "add", "path": "/spec/properties/-", "value": {"name": "p", "desired": {"value": "1"}}},
+            {"spec": {"properties": [{"name": "q"}, {"name": "p", "desired": {"value": "1"}}]}},
+            id="v1beta1 without this property",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_added_only_to_the_very_object_that_was_read(obj, where, expected):
+    patch = desired.patch(decode_device(obj), {"p": "1"}, run_id="run-1")
+    assert patch.ops == (UID, VERSION, where, {"op": "add", "path": CAUSE, "value": "run-1"})
+    after = apply(obj, patch)
+    assert {field: after[field] for field in expected} == expected
+    moved = copy.deepcopy(obj)
+    moved["metadata"]["resourceVersion"] = "8"
+    with pytest.raises(jsonpatch.JsonPatchTestFailed):
+        apply(moved, patch)
+
+
+def test_the_map_of_annotations_is_made_only_on_the_very_object_that_had_none():
+    obj = beta({"properties": [{"name": "p"}]})
+    patch = desired.patch(decode_device(obj), {"p": "1"}, run_id="run-1")
+    assert patch.ops == (
+        UID,
+        VERSION,
+        {"op": "test", "path": "/spec/properties/0/name", "value": "p"},
+        {"op": "add", "path": "/spec/properties/0/desired", "value": {"value": "1"}},
+        {
+            "op": "add",
+            "path": "/metadata/annotations",
+            "value": {"scriptops.hit.edu.cn/cause": "run-1"},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("forced", "changed", "unchanged"),
+    [
+        pytest.param((), ("b",), ("a",), id="an equal value is left out"),
+        pytest.param(("a",), ("a", "b"), (), id="a forced one is written all the same"),
+    ],
+)
+def test_equal_values_are_counted_and_not_written(forced, changed, unchanged):
+    obj = beta({"properties": [{"name": n, "desired": {"value": "1"}} for n in "ab"]}, {})
+    patch = desired.patch(decode_device(obj), {"a": "1", "b": "2"}, run_id="r", forced=forced)
+    assert (patch.changed, patch.unchanged) == (changed, unchanged)
+
+
+def test_nothing_to_change_is_an_empty_patch():
+    obj = beta({"properties": [{"name": "a", "desired": {"value": "1"}}]})
+    patch = desired.patch(decode_device(obj), {"a": "1"}, run_id="r")
+    assert (patch.ops, patch.changed, patch.unchanged) == ((), (), ("a",))
+
+
+def test_names_with_slash_and_tilde_are_values_not_paths():
+    obj = beta({"properties": [{"name": "a/b~c"}]}, {})
+    patch = desired.patch(decode_device(obj), {"a/b~c": "1"}, run_id="r")
+    assert apply(obj, patch)["spec"]["properties"] == [{"name": "a/b~c", "desired": {"value": "1"}}]
+
+
+def test_a_device_made_anew_under_the_same_name_is_not_written():
+    obj = beta({"properties": [{"name": "p"}]}, {})
+    patch = desired.patch(decode_device(obj), {"p": "1"}, run_id="r")
+    obj["metadata"]["uid"] = "another"
+    with pytest.raises(jsonpatch.JsonPatchTestFailed):
+        apply(obj, patch)
+
+
+@given(
+    names=st.lists(st.sampled_from("abcdefg"), unique=True, min_size=1),
+    data=st.data(),
+    is_alpha=st.booleans(),
+)
+def test_a_list_reordered_in_between_is_never_written_wrongly(names, data, is_alpha):
+    field = "propertyName" if is_alpha else "name"
+    items = [{field: n, "desired": {"value": "0"}} for n in names]
+    obj = alpha({"twins": items}) if is_alpha else beta({"properties": items}, {})
+    writes = data.draw(st.dictionaries(st.sampled_from(names), st.just("1"), min_size=1))
+    moved = copy.deepcopy(obj)
+    entries = moved["status"]["twins"] if is_alpha else moved["spec"]["properties"]
+    entries[:] = data.draw(st.permutations(entries))
+    patch = desired.patch(decode_device(obj), writes, run_id="r")
+    if any(entries[names.index(n)][field] != n for n in writes):
+        with pytest.raises(jsonpatch.JsonPatchTestFailed):
+            apply(moved, patch)
+    else:
+        after = decode_device(apply(moved, patch))
+        assert {t.name: t.desired for t in after.twins} == {**dict.fromkeys(names, "0"), **writes}
+
+
+VALUES = st.text("ab", max_size=2)
+
+
+@given(
+    live=st.dictionaries(st.sampled_from("abcd"), st.none() | VALUES),
+    writes=st.dictionaries(st.sampled_from("abcdef"), VALUES),
+    is_alpha=st.booleans(),
+    has_annotations=st.booleans(),
+    has_list=st.booleans(),
+)
+def test_after_the_patch_every_write_is_desired_and_a_second_one_is_empty(
+    live, writes, is_alpha, has_annotations, has_list
+):
+    assume(has_list or not live)
+    field = "propertyName" if is_alpha else "name"
+    items = [
+        {field: n, **({} if v is None else {"desired": {"value": v}})} for n, v in live.items()
+    ]
+    place, entries = ("status", "twins") if is_alpha else ("spec", "properties")
+    obj = {
+        **beta({}, {"x": "y"} if has_annotations else None),
+        "apiVersion": f"devices.kubeedge.io/{'v1alpha2' if is_alpha else 'v1beta1'}",
+    }
+    if has_list:
+        obj[place] = {entries: items}
+    patch = desired.patch(decode_device(obj), writes, run_id="r")
+    after = decode_device(apply(obj, patch))
+    assert {t.name: t.desired for t in after.twins} == {**live, **writes}
+    assert desired.patch(after, writes, run_id="r2").ops == ()
+    assert set(patch.changed) == {n for n, v in writes.items() if live.get(n) != v}
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value", "expected"),
+    [
+        pytest.param(MODEL, "limit", 30.0, "30", id="a property of the model"),
+        pytest.param(
+            MODEL,
+            "limit",
+            101,
+            Refused(
+                RefusalReason.OUT_OF_RANGE,
+                "property limit cannot be 101: INT from any to 100",
+            ),
+            id="out of range",
+        ),
+        pytest.param(
+            MODEL,
+            "speed",
+            1,
+            Refused(
+                RefusalReason.UNKNOWN_PROPERTY, "DeviceModel default/m has no property 'speed'"
+            ),
+            id="not in the model",
+        ),
+        pytest.param(None, "speed", 1.5, "1.5", id="no model in the cluster"),
+        pytest.param(
+            None,
+            "a b",
+            1,
+            Refused(RefusalReason.UNKNOWN_PROPERTY, "'a b' cannot name a property"),
+            id="no model, and a name the edge does not take",
+        ),
+        pytest.param(
+            None,
+            "speed",
+            "a b",
+            Refused(
+                RefusalReason.NOT_ALLOWED,
+                "property speed cannot be 'a b': KubeEdge takes at most 512 of letters, digits "
+                "and -_.,:/@#",
+            ),
+            id="no model, and a value the edge does not take",
+        ),
+    ],
+)
+def test_a_write_is_checked_against_the_model_where_there_is_one(model, name, value, expected):
+    assert desired.check(model, name, value) == expected

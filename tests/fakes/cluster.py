@@ -1,0 +1,204 @@
+"""A cluster in memory that fails on demand: the embedded adapter behind a fault injector."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.core.objects import JsonObject, ObjectKey, Resource
+from reconciler.ports.clock import Clock
+from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
+
+
+class Call(NamedTuple):
+    """`detail` is the resourceVersion of a list or watch, else the key."""
+
+    method: str
+    resource: Resource
+    detail: str
+
+
+class FakeCluster:
+    """Keeps the promises of `Cluster` except where told not to.
+
+    `fail(method, *errors)` makes the next calls raise, one each; a watch raises when it is first
+    read. `fail(..., forever=True)` keeps raising the last one until `heal`. `answer_pages` are
+    given instead of real pages. `silence` makes watches, open ones too, tell nothing until their
+    timeout by the clock, as a half-open connection does, and `watch_only_batches` scripts what the
+    next watch yields before it ends. Watches end by `clock`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.real = EmbeddedCluster(clock=clock)
+        self.calls: list[Call] = []
+        self.emitted: list[ClusterEvent] = []
+        self._clock = clock
+        self._errors: defaultdict[str, deque[Exception]] = defaultdict(deque)
+        self._lasting: dict[str, Exception] = {}
+        self._pages: deque[Page] = deque()
+        self._batches: deque[Sequence[Sequence[WatchEvent]]] = deque()
+        self._is_silent = False
+        self._broken: asyncio.Future[None] | None = None
+
+    def fail(self, method: str, *errors: Exception, forever: bool = False) -> None:
+        self._errors[method].extend(errors)
+        if forever:
+            self._lasting[method] = errors[-1]
+
+    def heal(self) -> None:
+        self._errors.clear()
+        self._lasting.clear()
+        self._is_silent = False
+
+    def answer_pages(self, *pages: Page) -> None:
+        self._pages.extend(pages)
+
+    def watch_only_batches(self, *batches: Sequence[WatchEvent]) -> None:
+        self._batches.append(batches)
+
+    def silence(self) -> None:
+        self._is_silent = True
+
+    def break_watches(self, error: Exception) -> None:
+        """End every open watch with `error`."""
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(error)
+        self._broken = None
+
+    def count(self, *methods: str) -> int:
+        return sum(call.method in methods for call in self.calls)
+
+    async def resources(self) -> frozenset[Resource]:
+        return await self.real.resources()
+
+    async def list_page(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        resource_version: str = "",
+        limit: int = 500,
+        continue_token: str | None = None,
+    ) -> Page:
+        self._enter("list_page", resource, resource_version)
+        if self._pages:
+            return self._pages.popleft()
+        return await self.real.list_page(
+            resource,
+            namespace=namespace,
+            resource_version=resource_version,
+            limit=limit,
+            continue_token=continue_token,
+        )
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        resource_version: str,
+        timeout: timedelta,
+        namespace: str | None = None,
+    ) -> AsyncIterator[Sequence[WatchEvent]]:
+        self._enter("watch", resource, resource_version)
+        if self._batches:
+            for batch in self._batches.popleft():
+                yield batch
+            return
+        real = self.real.watch(
+            resource, resource_version=resource_version, timeout=timeout, namespace=namespace
+        )
+        if self._broken is None:
+            self._broken = asyncio.get_running_loop().create_future()
+        broken = self._broken
+        ends = asyncio.ensure_future(self._clock.sleep(timeout.total_seconds()))
+        following: asyncio.Future[Sequence[WatchEvent]] | None = None
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(real, ()))
+                await asyncio.wait({following, ends, broken}, return_when="FIRST_COMPLETED")
+                if broken.done():
+                    broken.result()
+                if ends.done():
+                    return
+                batch = following.result()
+                if self._is_silent:
+                    await ends
+                    return
+                if not batch:
+                    return
+                yield batch
+        finally:
+            ends.cancel()
+            if following is not None:
+                following.cancel()
+
+    async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
+        self._enter("get", resource, str(key))
+        return await self.real.get(resource, key)
+
+    async def create(
+        self, resource: Resource, obj: JsonObject, *, field_manager: str
+    ) -> JsonObject:
+        self._enter("create", resource, "")
+        return await self.real.create(resource, obj, field_manager=field_manager)
+
+    async def apply(
+        self, resource: Resource, obj: JsonObject, *, field_manager: str, force: bool = False
+    ) -> JsonObject:
+        self._enter("apply", resource, "")
+        return await self.real.apply(resource, obj, field_manager=field_manager, force=force)
+
+    async def merge_patch(
+        self,
+        resource: Resource,
+        key: ObjectKey,
+        patch: JsonObject,
+        *,
+        field_manager: str,
+        status: bool = False,
+    ) -> JsonObject:
+        self._enter("merge_patch", resource, str(key))
+        return await self.real.merge_patch(
+            resource, key, patch, field_manager=field_manager, status=status
+        )
+
+    async def json_patch(
+        self,
+        resource: Resource,
+        key: ObjectKey,
+        patch: Sequence[JsonObject],
+        *,
+        field_manager: str,
+        status: bool = False,
+    ) -> JsonObject:
+        self._enter("json_patch", resource, str(key))
+        return await self.real.json_patch(
+            resource, key, patch, field_manager=field_manager, status=status
+        )
+
+    async def delete(self, resource: Resource, key: ObjectKey, *, uid: str) -> None:
+        self._enter("delete", resource, str(key))
+        await self.real.delete(resource, key, uid=uid)
+
+    async def report_twins(
+        self, resource: Resource, key: ObjectKey, reported: Mapping[str, JsonObject]
+    ) -> None:
+        await self.real.report_twins(resource, key, reported)
+
+    async def emit(self, event: ClusterEvent) -> None:
+        self.emitted.append(event)
+        await self.real.emit(event)
+
+    async def close(self) -> None:
+        await self.real.close()
+
+    def _enter(self, method: str, resource: Resource, detail: str) -> None:
+        self.calls.append(Call(method, resource, detail))
+        if self._errors[method]:
+            raise self._errors[method].popleft()
+        if method in self._lasting:
+            raise self._lasting[method]

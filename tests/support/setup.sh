@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Put in place what the tests need besides Python: programs of Debian packages and an API server.
+#
+# Installs as root where apt works; elsewhere says what is missing and how to get it, and goes on:
+# the tests that need it then fail by name, the others are still worth running.
+set -euo pipefail
+
+# program:package, the one list of what tests call.
+NEEDED=(
+    git:git
+    kubectl:kubernetes-client
+    ssh-keygen:openssh-client
+    sshd:openssh-server
+    openssl:openssl
+)
+
+PATH=${PATH}:/usr/sbin:/sbin
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+missing=()
+for need in "${NEEDED[@]}"; do
+    command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+done
+
+if ((${#missing[@]})); then
+    if ((EUID == 0)) && command -v apt-get >/dev/null && apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+            "${missing[@]}" >/dev/null; then
+        say "installed ${missing[*]}"
+    else
+        say "missing: ${missing[*]}; on Debian, as root: apt-get install ${missing[*]}"
+    fi
+fi
+
+if [[ -z ${KUBEBUILDER_ASSETS:-} ]]; then
+    "$(dirname "$0")/build-apiserver.sh" ||
+        say "no kube-apiserver: set KUBEBUILDER_ASSETS to a folder that has etcd and kube-apiserver"
+fi
