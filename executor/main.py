@@ -22,7 +22,7 @@ import orjson
 import uvloop
 
 from executor.engines import ENGINES
-from executor.model import Outcome, RunResult
+from executor.model import Outcome
 from executor.session.artifacts import ArtifactRefused, Artifacts, ArtifactUnavailable
 from executor.session.client import Client, Identity
 from executor.supervisor.pool import MEMORY_BYTES, Supervisor
@@ -30,7 +30,7 @@ from executor.supervisor.pool import MEMORY_BYTES, Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executor.model import Work
+    from executor.model import RunResult, Work
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +105,11 @@ class Executor:
         try:
             source = await self._artifacts.get(work.script.digest)
         except ArtifactRefused as error:
-            self._refuse(work, Outcome.LOAD_FAILED, str(error))
+            self._deliver(work.answered(Outcome.LOAD_FAILED, str(error)))
         except ArtifactUnavailable as error:
-            self._refuse(work, Outcome.UNAVAILABLE, str(error))
+            self._deliver(work.answered(Outcome.UNAVAILABLE, str(error)))
         else:
             self._supervisor.submit(work, source)
-
-    def _refuse(self, work: Work, outcome: Outcome, message: str) -> None:
-        is_load = work.load is not None
-        self._deliver([RunResult(key, outcome, message, load=is_load) for key in work.keys()])
 
     def _deliver(self, results: Sequence[RunResult]) -> None:
         if self._client is not None:

@@ -75,19 +75,6 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Runs of one Script, or a request to load it only (`load` set, no runs)."""
-
-    script: ScriptRef
-    runs: tuple[RunRequest, ...] = ()
-    load: RunKey | None = None
-
-    def keys(self) -> tuple[RunKey, ...]:
-        """Whom an answer is owed."""
-        return tuple(run.key for run in self.runs) if self.load is None else (self.load,)
-
-
-@dataclass(frozen=True, slots=True)
 class LogLine:
     level: LogLevel
     text: str
@@ -115,3 +102,18 @@ class RunResult:
     writes: tuple[Write, ...] = ()
     duration_us: int = 0
     load: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Runs of one Script, or a request to load it only (`load` set, no runs)."""
+
+    script: ScriptRef
+    runs: tuple[RunRequest, ...] = ()
+    load: RunKey | None = None
+
+    def answered(self, outcome: Outcome, message: str) -> tuple[RunResult, ...]:
+        """The same answer to all that is asked here."""
+        if self.load is not None:
+            return (RunResult(self.load, outcome, message, load=True),)
+        return tuple(RunResult(run.key, outcome, message) for run in self.runs)

@@ -20,6 +20,7 @@ import yaml
 from reconciler.api.script import Script
 from reconciler.api.scriptrepository import ScriptRepository
 from reconciler.api.structural import Schema, inline, rewrite
+from reconciler.core.findings import WORDS
 from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS, Resource
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -300,15 +301,17 @@ def _limits(node: Mapping[str, object]) -> Iterator[str]:
     patterns = node.get("patternProperties")
     inner = next(iter(patterns.values())) if isinstance(patterns, Mapping) else node.get("items")
     if isinstance(patterns, Mapping):
-        yield f"Keys match `{_cell(next(iter(patterns)))}`."
+        yield f"Keys: {_words(next(iter(patterns)))}."
     if isinstance(inner, Mapping) and "pattern" in inner:
-        yield f"Values match `{_cell(inner['pattern'])}`."
+        yield f"Values: {_words(inner['pattern'])}."
     if "pattern" in node:
-        yield f"Matches `{_cell(node['pattern'])}`."
+        words = _words(node["pattern"])
+        yield f"{words[0].upper()}{words[1:]}."
 
 
-def _cell(pattern: object) -> str:
-    return str(pattern).replace("|", "\\|")
+def _words(pattern: object) -> str:
+    """What a pattern asks for, as it is said to who does not follow it."""
+    return WORDS.get(str(pattern)) or f"match `{pattern}`".replace("|", "\\|")
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -43,7 +43,10 @@ def connect_to_wire(
     *, name: str, script_types: Iterable[ScriptType], engines: Mapping[str, str]
 ) -> wire.ClientMessage:
     info = wire.ClientInfo(
-        protocol=PROTOCOL, name=name, script_types=[int(number) for number in script_types], engines=dict(engines)
+        protocol=PROTOCOL,
+        name=name,
+        script_types=[number.value for number in script_types],  # type: ignore[misc]  # same numbers
+        engines=dict(engines),
     )
     return wire.ClientMessage(connect=wire.Connect(client_info=info))
 

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from executor.engines import ENGINES
-from executor.model import Outcome, RunResult, ScriptType
+from executor.model import Outcome, ScriptType
 from executor.supervisor.ledger import Ledger
 from executor.supervisor.process import Process, WorkerDied
 from executor.supervisor.queue import Queue
@@ -22,7 +22,7 @@ from executor.supervisor.slot import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from executor.model import Work
+    from executor.model import RunResult, Work
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,7 @@ class Supervisor:
         script = work.script
         if script.type not in ENGINES:
             message = f"no engine for {_type_name(script.type)} in this executor"
-            is_load = work.load is not None
-            self._deliver(
-                [RunResult(key, Outcome.UNAVAILABLE, message, load=is_load) for key in work.keys()]
-            )
+            self._deliver(work.answered(Outcome.UNAVAILABLE, message))
             return
         lane = self._lanes.get(script.namespace)
         if lane is None:
@@ -181,8 +178,10 @@ class Supervisor:
     def _should_yield(self, slot: Slot) -> bool:
         if slot in self._retired:
             return True
+        if not self._waiting:
+            return False
         now = asyncio.get_running_loop().time()
-        if not self._waiting or now - slot.started < TURN_SECONDS:
+        if slot.has_work and now - slot.started < TURN_SECONDS:
             return False
         # One turn ends per namespace that waits, not all turns for the first of them.
         if len(self._retired) >= len(self._waiting):
@@ -210,11 +209,7 @@ class Supervisor:
 
     def _refuse(self, lane: _Lane, message: str) -> None:
         while job := lane.queue.take(lambda _: 1):
-            results = [RunResult(run.key, Outcome.UNAVAILABLE, message) for run in job.runs]
-            results += [
-                RunResult(key, Outcome.UNAVAILABLE, message, load=True) for key in job.loads
-            ]
-            self._deliver(results)
+            self._deliver(job.answered(Outcome.UNAVAILABLE, message))
 
     async def _watch(self) -> None:
         while True:

@@ -145,7 +145,7 @@ class Process(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream's is a Transport
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         # It is ending, and how it ended says why. One that is not is of no use without its socket.
         asyncio.get_running_loop().call_later(_LAST_BREATH_SECONDS, self.kill, Outcome.CRASHED)
 

@@ -9,10 +9,12 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from executor.model import RunResult
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executor.model import RunKey, RunRequest, ScriptRef, Work
+    from executor.model import Outcome, RunKey, RunRequest, ScriptRef, Work
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Activations of one batch; a batch is one frame and one string inside V8."""
@@ -26,6 +28,13 @@ class Job:
     source: bytes
     runs: tuple[RunRequest, ...] = ()
     loads: tuple[RunKey, ...] = ()
+
+    def answered(self, outcome: Outcome, message: str) -> tuple[RunResult, ...]:
+        """The same answer to all that is asked here."""
+        return (
+            *(RunResult(run.key, outcome, message) for run in self.runs),
+            *(RunResult(key, outcome, message, load=True) for key in self.loads),
+        )
 
 
 @dataclass(slots=True)

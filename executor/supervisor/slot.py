@@ -1,4 +1,4 @@
-"""One slot of the pool: a worker process that serves one namespace, and is replaced when it dies."""
+"""One slot of the pool: a worker process for one namespace, replaced when it dies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from executor.model import Outcome, RunResult
+from executor.model import Outcome
 from executor.supervisor import codec
 from executor.supervisor.process import Process, Reply, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from executor.model import ScriptRef
+    from executor.model import RunResult, ScriptRef
     from executor.supervisor.ledger import Ledger
     from executor.supervisor.queue import Job, Queue
 
@@ -77,6 +77,10 @@ class Slot:
         self._resident_bytes = 0
         self.started = self.idle_since = asyncio.get_running_loop().time()
         self.is_idle = False
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._flights) or bool(self._queue)
 
     def wake(self) -> None:
         """There is work in the queue, or a reason to retire."""
@@ -251,9 +255,7 @@ class Slot:
             self._queue.put_back(flight.job)
 
     def _answer(self, job: Job, generation: int, outcome: Outcome, message: str) -> None:
-        results = [RunResult(run.key, outcome, message) for run in job.runs]
-        results += [RunResult(key, outcome, message, load=True) for key in job.loads]
-        self._deliver(generation, results)
+        self._deliver(generation, job.answered(outcome, message))
 
 
 def _told(death: WorkerDied, job: Job) -> str:

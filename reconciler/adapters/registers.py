@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,6 +24,12 @@ LONGEST_BYTES = 1 << 20
 REDIRECTS = 3
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+LARGEST_PORT = 65535
+# Other alphabets are written in their ASCII form (xn--…), as they go over the wire.
+ORIGIN = re.compile(
+    r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?"
+)
+
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -33,13 +40,11 @@ class Origin(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Origin:
         """`host[:port]` as an operator writes it; without a port, that of the scheme is meant."""
-        try:
-            url = URL(f"//{text}")
-            if url.host and url == URL.build(authority=url.authority) and url.user is None:
-                return cls(_canonical(url.host), url.explicit_port)
-        except ValueError:
-            pass
-        raise Stalled(f"{text!r} is not an allowed register; write it as host or host:port")
+        match = ORIGIN.fullmatch(text)
+        port = int(match["port"] or 0) if match else LARGEST_PORT + 1
+        if match is None or port > LARGEST_PORT:
+            raise Stalled(f"{text!r} is not an allowed register; write it as host or host:port")
+        return cls(_canonical(match["six"] or match["name"]), port or None)
 
 
 class HttpRegisters:
@@ -114,7 +119,7 @@ class HttpRegisters:
                     url.with_host(address),
                     allow_redirects=False,
                     headers={"Host": url.host_port_subcomponent or ""},
-                    server_hostname=url.host if url.scheme == "https" else None,
+                    server_hostname=url.raw_host if url.scheme == "https" else None,
                     ssl=self._tls,
                 )
             except aiohttp.ClientConnectorCertificateError:
@@ -137,11 +142,11 @@ class HttpRegisters:
 
     async def _judged(self, url: URL) -> Sequence[str]:
         """All addresses of `url`'s host. Raises `Forbidden` when one of them may not be used."""
-        if url.scheme not in DEFAULT_PORTS or not url.host or url.port is None:
+        if url.scheme not in DEFAULT_PORTS or not url.raw_host or url.port is None:
             raise Forbidden(f"{url} is not an http or https URL")
         if url.user is not None or url.password is not None:
             raise Forbidden(f"a URL on {url.host} holds credentials; none are sent")
-        host = _canonical(url.host)
+        host = _canonical(url.raw_host)
         port = None if url.port == DEFAULT_PORTS[url.scheme] else url.port
         if not {Origin(host, port), Origin(host, url.port)} & self._allowed:
             raise Forbidden(

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import grpc
 from scriptops.controller.v1 import controller_pb2 as pb
@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 # A batch of results with full logs: 64 runs of 16 KiB output are 1 MiB; leave room.
 MAX_MESSAGE = 32 * 1024 * 1024
 CHUNK = 1024 * 1024
+# Where a message of runs is closed and the next begun: far below the limit, since what is counted
+# is the activations and not what surrounds them.
+BATCH_BYTES = 4 * 1024 * 1024
+# What names a Script on the wire, generously.
+REF_BYTES = 1024
 # A dead peer is seen within time + timeout; the executor pings as often, so its pings are allowed.
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
@@ -73,10 +78,26 @@ class _Peer:
 
 
 class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
-    """`reconciler.ports.sessions.SessionServer` on one listening address."""
+    """`reconciler.ports.sessions.SessionServer` on one listening address.
 
-    def __init__(self, address: str) -> None:
+    Executors prove nothing yet about who they are: those of other machines are turned away unless
+    `insecure` is set.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        insecure: bool = False,
+        keepalive_ms: int = KEEPALIVE_MS,
+        keepalive_timeout_ms: int = KEEPALIVE_TIMEOUT_MS,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
         self._address = address
+        self._insecure = insecure
+        self._keepalive_ms = keepalive_ms
+        self._keepalive_timeout_ms = keepalive_timeout_ms
+        self._drain_seconds = drain_seconds
         self._peers: dict[ExecutorId, _Peer] = {}
         self._server: grpc.aio.Server | None = None
         self._handler: SessionHandler
@@ -91,10 +112,10 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
-                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-                ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+                ("grpc.keepalive_time_ms", self._keepalive_ms),
+                ("grpc.keepalive_timeout_ms", self._keepalive_timeout_ms),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+                ("grpc.http2.min_ping_interval_without_data_ms", self._keepalive_ms // 2),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
                 # Two controllers on one port would share the executors by chance.
                 ("grpc.so_reuseport", 0),
@@ -114,9 +135,10 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
             return False
         runs = sum(len(dispatch.runs) or 1 for dispatch in dispatches)
         peer.session = machine.send(peer.session, runs)
-        peer.outbox.put_nowait(
-            pb.ServerMessage(runs=pb.RunScripts(scripts=[_to_wire(d) for d in dispatches]))
-        )
+        for batch in _batches(dispatches):
+            peer.outbox.put_nowait(
+                pb.ServerMessage(runs=pb.RunScripts(scripts=[_to_wire(d) for d in batch]))
+            )
         return True
 
     async def stop(self) -> None:
@@ -124,6 +146,8 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
             return
         for peer in self._peers.values():
             peer.session = machine.stop(peer.session)
+            if peer.connected:
+                self._handler.draining(peer.id)
             peer.outbox.put_nowait(
                 pb.ServerMessage(
                     exit=pb.ServerExit(
@@ -132,7 +156,7 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                 )
             )
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(self._drain_seconds):
                 await self._empty.wait()
         await self._server.stop(grace=0)
 
@@ -142,6 +166,7 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
         context: grpc.aio.ServicerContext[pb.ClientMessage, pb.ServerMessage],
     ) -> AsyncIterator[pb.ServerMessage]:
         """One session, until either side ends it."""
+        await self._admit(context)
         peer = _Peer(ExecutorId(secrets.token_hex(6)))
         self._peers[peer.id] = peer
         self._empty.clear()
@@ -189,7 +214,8 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                     ExecutorInfo(peer.id, message.name, message.script_types, message.engines)
                 )
             case machine.Continue():
-                self._handler.credited(peer.id, message.credit)
+                if peer.session.phase is machine.Phase.OPEN:
+                    self._handler.credited(peer.id, message.credit)
             case machine.Results():
                 self._handler.finished(peer.id, message.results)
             case machine.Exit():
@@ -200,12 +226,50 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
         request: pb.FetchArtifactRequest,
         context: grpc.aio.ServicerContext[pb.FetchArtifactRequest, pb.FetchArtifactResponse],
     ) -> AsyncIterator[pb.FetchArtifactResponse]:
+        await self._admit(context)
         content = self._artifact(request.digest)
         if content is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no artifact {request.digest}")
             return
         for start in range(0, len(content), CHUNK):
             yield pb.FetchArtifactResponse(chunk=content[start : start + CHUNK])
+
+    async def _admit(self, context: grpc.aio.ServicerContext[object, object]) -> None:
+        if not self._insecure and not _is_local(context.peer()):
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "executors of other machines are not served without --insecure-listen",
+            )
+
+
+def _is_local(peer: str) -> bool:
+    """Whether a peer as gRPC names it ("ipv4:127.0.0.1:5000") is on this machine."""
+    return peer.startswith(("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:"))
+
+
+def _batches(dispatches: Sequence[Dispatch]) -> Iterator[list[Dispatch]]:
+    """The same runs in the same order, in parts of about `BATCH_BYTES` at most.
+
+    A part is larger only where it is a single run.
+    """
+    batch: list[Dispatch] = []
+    size = 0
+    for dispatch in dispatches:
+        size += REF_BYTES
+        runs: list[tuple[RunKey, bytes]] = []
+        for run in dispatch.runs:
+            length = len(run[1])
+            if size + length > BATCH_BYTES and (runs or batch):
+                if runs:
+                    batch.append(replace(dispatch, runs=tuple(runs)))
+                yield batch
+                batch, runs, size = [], [], REF_BYTES
+            runs.append(run)
+            size += length
+        if runs or dispatch.load:
+            batch.append(replace(dispatch, runs=tuple(runs)))
+    if batch:
+        yield batch
 
 
 def _key_to_wire(key: RunKey) -> pb.RunKey:

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from reconciler.core import gitpaths
+from reconciler.core import gitpaths, layout, yamldocs
 from reconciler.errors import SourceInvalid
 from reconciler.ports.git import Refusal
 
 # The parts of a repository that mean something to us.
-FOLDERS: Final = ("manifests", "scripts")
-CONFIG: Final = "scriptops.yaml"
-# One file more than a repository of this size is likely to hold is a mistake about the folder.
-MAX_FILES: Final = 100_000
+FOLDERS: Final = (layout.MANIFESTS, layout.SCRIPTS)
+CONFIG: Final = str(layout.REPOSITORY_FILE)
+# Twice what a repository may hold: beyond it somebody named the wrong folder.
+MAX_FILES: Final = 200_000
+MAX_BYTES: Final = max(layout.MAX_SCRIPT_BYTES, yamldocs.MAX_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,57 +36,64 @@ class WorkTree:
 def root_of(path: Path) -> Path:
     """The repository that a file or folder belongs to.
 
-    The nearest folder upwards with a `.git`, else with `manifests/` or `scripts/`; else the folder
-    itself.
+    The nearest folder upwards that holds `manifests/`, `scripts/` or `scriptops.yaml`. Raises
+    `SourceInvalid` where there is none, or no such path.
     """
     start = path.resolve()
+    if not start.exists():
+        raise SourceInvalid(f"there is no file or folder {path}")
     folder = start if start.is_dir() else start.parent
-    parents = (folder, *folder.parents)
-    for parent in parents:
-        if (parent / ".git").exists():
+    for parent in (folder, *folder.parents):
+        if any((parent / name).is_dir() for name in FOLDERS) or (parent / CONFIG).is_file():
             return parent
-    for parent in parents:
-        if any((parent / name).is_dir() for name in FOLDERS):
-            return parent
-    return folder
+    raise SourceInvalid(
+        f"{folder} is in no repository of rules: neither manifests/ nor scripts/ here or above; "
+        "scriptops init makes one to start from"
+    )
 
 
-def read(root: Path, *, max_file_bytes: int) -> WorkTree:
-    """Read what a revision made of the folder as it is now would deploy.
+def read(root: Path) -> WorkTree:
+    """Read what a revision made of the folder as it is now would deploy, and nothing else of it.
 
-    Raises `SourceInvalid` when there is no such folder, or nothing in it that is ours.
+    Raises `SourceInvalid` for a folder too large to be meant.
     """
-    if not root.is_dir():
-        raise SourceInvalid(f"there is no folder {root}")
     files: dict[PurePosixPath, bytes] = {}
     refused: list[Refusal] = []
-    for path, found in _walk(root, PurePosixPath(), only={*FOLDERS, CONFIG}):
+    for count, (path, found) in enumerate(
+        _walk(root, PurePosixPath(), only={*FOLDERS, CONFIG}), start=1
+    ):
+        if count > MAX_FILES:
+            raise SourceInvalid(f"{root} holds more than {MAX_FILES} files; name its repository")
         if isinstance(found, Refusal):
             refused.append(found)
-            continue
-        try:
-            content = _read_file(found, limit=max_file_bytes)
-        except OSError as error:
-            refused.append(
-                Refusal(str(path), "Unreadable", f"cannot be read: {error.strerror}; mend it")
-            )
-            continue
-        if content is None:
-            refused.append(
-                Refusal(
-                    str(path), "FileTooLarge", f"is larger than {max_file_bytes} bytes; split it"
-                )
-            )
-        else:
-            files[path] = content
-        if len(files) > MAX_FILES:
-            raise SourceInvalid(f"{root} holds more than {MAX_FILES} files; name its repository")
-    if not files and not refused:
-        raise SourceInvalid(
-            f"{root} has neither manifests/ nor scripts/; `scriptops init` makes a repository "
-            "to start from"
-        )
+        elif _is_ours(path):
+            content = _content(found, path)
+            if isinstance(content, Refusal):
+                refused.append(content)
+            else:
+                files[path] = content
     return WorkTree(files, tuple(refused))
+
+
+def _is_ours(path: PurePosixPath) -> bool:
+    return (
+        path == layout.REPOSITORY_FILE
+        or layout.is_manifest(path)
+        or layout.parse_script_path(path) is not None
+    )
+
+
+def _content(file: Path, path: PurePosixPath) -> bytes | Refusal:
+    """Opens nothing that has become a link or a pipe since it was looked at."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        return Refusal(str(path), "Unreadable", f"cannot be read: {error.strerror}")
+    if len(content) > MAX_BYTES:
+        return Refusal(str(path), "FileTooLarge", f"is larger than {MAX_BYTES} bytes; split it")
+    return content
 
 
 def _walk(
@@ -115,11 +123,3 @@ def _git_mode(mode: int) -> int:
     if stat.S_ISDIR(mode):
         return gitpaths.TREE_MODE
     return stat.S_IFMT(mode)
-
-
-def _read_file(path: Path, *, limit: int) -> bytes | None:
-    """The bytes, or None above `limit`. Opens nothing that has become a link or a pipe since."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        content = file.read(limit + 1)
-    return content if len(content) <= limit else None

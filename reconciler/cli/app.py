@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,13 +33,9 @@ for verb in (
     serving.controller,
 ):
     app.command()(verb)
-app.command(
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "help_option_names": [],
-    }
-)(serving.executor)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    serving.executor
+)
 app.command()(starting.version)
 
 
@@ -59,10 +56,10 @@ def _root(
     pass
 
 
-def main() -> NoReturn:
-    """Run the command line of this process and exit: 0 clean, 1 findings, 2 error."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line (of this process, unless given) and exit as `ExitCode` says."""
     try:
-        app()
+        app(arguments, prog_name="scriptops")
     except ScriptOpsError as error:
         terminal.line(f"error: {error}", stderr=True)
         sys.exit(ExitCode.ERROR)

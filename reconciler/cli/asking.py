@@ -29,13 +29,18 @@ _NAME: Final = re.compile(DNS_SUBDOMAIN)
 
 
 def get(
-    kind: Annotated[Kind, typer.Argument(help="What to show.")],
+    kind: Annotated[
+        Kind,
+        typer.Argument(metavar="scripts|devices|runs|repositories", help="What to show."),
+    ],
     name: Annotated[
-        str | None, typer.Argument(help="Only the one of this name (of a run: its id).")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only the one of this name (of a run: its id)."),
     ] = None,
     *,
     output: Annotated[
-        TableOutput, typer.Option("--output", "-o", help="How to print it.")
+        TableOutput,
+        typer.Option("--output", "-o", metavar="table|wide|json|yaml", help="How to print it."),
     ] = TableOutput.TABLE,
     namespace: options.Namespace = "default",
     all_namespaces: options.AllNamespaces = False,
@@ -116,7 +121,9 @@ def _script(value: str) -> str:
 
 
 def trigger(
-    script: Annotated[str, typer.Argument(callback=_script, help="Name of the Script.")],
+    script: Annotated[
+        str, typer.Argument(metavar="SCRIPT", callback=_script, help="Name of the Script.")
+    ],
     *,
     event: Annotated[
         str, typer.Option(metavar="JSON", callback=_event, help="Handed to the script's main().")
@@ -128,9 +135,7 @@ def trigger(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="Longest wait of --wait.")
     ] = 30.0,
-    output: Annotated[
-        options.TextOutput, typer.Option("--output", "-o", help="How to print it.")
-    ] = options.TextOutput.TEXT,
+    output: options.Output = options.TextOutput.TEXT,
     controller: options.Controller = options.CONTROLLER,
 ) -> None:
     """Run a Script once, now."""

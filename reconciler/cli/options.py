@@ -11,7 +11,6 @@ import typer
 
 from reconciler.api.meta import DNS_LABEL
 from reconciler.settings import (
-    Address,
     ClusterKind,
     LogFormat,
     LogLevel,
@@ -31,9 +30,9 @@ class TextOutput(StrEnum):
     JSON = "json"
 
 
-def _address(value: str) -> Address:
+def _address(value: str) -> str:
     try:
-        return parse_address(value)
+        return str(parse_address(value)) if value else value
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -53,25 +52,32 @@ Controller = Annotated[
 CONTROLLER = "http://127.0.0.1:8000"
 
 Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", callback=_namespace, help="Namespace to work in.")
+    str,
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", callback=_namespace, help="Namespace to work in."
+    ),
 ]
 AllNamespaces = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="Objects of every namespace.")
 ]
 Grpc = Annotated[
-    Address,
-    typer.Option("--grpc", "-g", parser=_address, metavar="HOST:PORT", help="For executors."),
+    str,
+    typer.Option("--grpc", "-g", callback=_address, metavar="HOST:PORT", help="For executors."),
 ]
 Mqtt = Annotated[
-    Address,
+    str,
     typer.Option(
-        "--mqtt", "-m", parser=_address, metavar="HOST:PORT", help="Broker of KubeEdge's topics."
+        "--mqtt", "-m", callback=_address, metavar="HOST:PORT", help="Broker of KubeEdge's topics."
     ),
 ]
 Web = Annotated[
-    Address,
+    str,
     typer.Option(
-        "--web", "-w", parser=_address, metavar="HOST:PORT", help="API, webhook, registry, metrics."
+        "--web",
+        "-w",
+        callback=_address,
+        metavar="HOST:PORT",
+        help="API, webhook, registry, metrics.",
     ),
 ]
 Data = Annotated[
@@ -83,7 +89,10 @@ Data = Annotated[
     ),
 ]
 Cluster = Annotated[
-    ClusterKind, typer.Option(help="Where objects live: in this process or in Kubernetes.")
+    ClusterKind,
+    typer.Option(
+        metavar="embedded|kubernetes", help="Where objects live: in this process or in Kubernetes."
+    ),
 ]
 ClusterName = Annotated[
     str,
@@ -120,5 +129,13 @@ Registers = Annotated[
         help="A register from which artifacts may be fetched. May be repeated.",
     ),
 ]
-LogFormatOption = Annotated[LogFormat, typer.Option(help="How log lines are written to stderr.")]
-LogLevelOption = Annotated[LogLevel, typer.Option(help="Least level that is logged.")]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(metavar="text|json", help="How log lines are written to stderr.")
+]
+LogLevelOption = Annotated[
+    LogLevel,
+    typer.Option(metavar="debug|info|warning|error", help="Least level that is logged."),
+]
+Output = Annotated[
+    TextOutput, typer.Option("--output", "-o", metavar="text|json", help="How to print it.")
+]

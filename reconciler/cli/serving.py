@@ -23,7 +23,6 @@ from reconciler.settings import (
     DEFAULT_GRPC,
     DEFAULT_MQTT,
     DEFAULT_WEB,
-    Address,
     ClusterKind,
     LogFormat,
     LogLevel,
@@ -36,9 +35,9 @@ from reconciler.settings import (
 
 T = TypeVar("T")
 
-_LOOPBACK_GRPC = Address("127.0.0.1", 8001)
-_LOOPBACK_WEB = Address("127.0.0.1", 8000)
-_ANY_PORT = Address("127.0.0.1", 0)
+_LOOPBACK_GRPC = "127.0.0.1:8001"
+_LOOPBACK_WEB = "127.0.0.1:8000"
+_ANY_PORT = "127.0.0.1:0"
 
 
 def demo(
@@ -50,11 +49,12 @@ def demo(
         ),
     ] = False,
     output: Annotated[
-        options.TextOutput, typer.Option("--output", "-o", help="How the summary is printed.")
+        options.TextOutput,
+        typer.Option("--output", "-o", metavar="text|json", help="How the summary is printed."),
     ] = options.TextOutput.TEXT,
-    grpc: options.Grpc | None = None,
-    mqtt: options.Mqtt = DEFAULT_MQTT,
-    web: options.Web | None = None,
+    grpc: options.Grpc = "",
+    mqtt: options.Mqtt = str(DEFAULT_MQTT),
+    web: options.Web = "",
     data: options.Data = None,
     log_level: options.LogLevelOption = LogLevel.WARNING,
 ) -> None:
@@ -74,6 +74,7 @@ def demo(
         dev=True,
         log_level=log_level,
     )
+    _require_loopback(settings)
     happened = _serve(main.demo(settings, Narrator(output), once=once))
     if once and not happened:
         raise typer.Exit(ExitCode.ERROR if happened is None else ExitCode.FINDINGS)
@@ -84,17 +85,23 @@ def up(
     *,
     ref: Annotated[
         str | None,
-        typer.Option(help="Branch. Default: the current one of a path, main of a URL."),
+        typer.Option(
+            metavar="BRANCH", help="Branch. Default: the current one of a path, main of a URL."
+        ),
     ] = None,
     path: Annotated[
-        str | None, typer.Option(help="Folder in it that holds manifests/ and scripts/.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Folder in it that holds manifests/ and scripts/."),
     ] = None,
     interval: Annotated[
-        str, typer.Option(help="How often a URL is looked at; a path is watched besides.")
+        str,
+        typer.Option(
+            metavar="DURATION", help="How often a URL is looked at; a path is watched besides."
+        ),
     ] = "10s",
     namespace: options.Namespace = "default",
     grpc: options.Grpc = _LOOPBACK_GRPC,
-    mqtt: options.Mqtt = DEFAULT_MQTT,
+    mqtt: options.Mqtt = str(DEFAULT_MQTT),
     web: options.Web = _LOOPBACK_WEB,
     data: options.Data = None,
     cluster_name: options.ClusterName = "default",
@@ -128,17 +135,20 @@ def up(
         log_level=log_level,
     )
     try:
-        spec = ScriptRepositorySpec(url=url, ref=branch, path=folder, interval=interval)
+        spec = ScriptRepositorySpec(
+            url=url, ref=branch, path=folder, interval=interval, results_interval="5s"
+        )
     except ValueError as error:
         raise terminal.fail(f"{repository}: {error}") from None
+    _require_loopback(settings)
     _serve(main.up(settings, repository_name(where.url), spec, narrator))
 
 
 def controller(
     *,
-    grpc: options.Grpc = DEFAULT_GRPC,
-    mqtt: options.Mqtt = DEFAULT_MQTT,
-    web: options.Web = DEFAULT_WEB,
+    grpc: options.Grpc = str(DEFAULT_GRPC),
+    mqtt: options.Mqtt = str(DEFAULT_MQTT),
+    web: options.Web = str(DEFAULT_WEB),
     cluster: options.Cluster = ClusterKind.EMBEDDED,
     cluster_name: options.ClusterName = "default",
     kubeconfig: options.Kubeconfig = None,
@@ -185,7 +195,7 @@ def executor(
 ) -> None:
     """Run an executor: it takes runs from a controller and works them off in sandboxes.
 
-    Further options are the executor's own; see scriptops executor HOST:PORT --help.
+    Further options are handed on; see scriptops executor HOST:PORT -- --help.
     """
     try:
         parse_address(controller_address)
@@ -194,6 +204,16 @@ def executor(
     # Another program of the same installation: it shares nothing with this one but the wire.
     command = [sys.executable, "-m", "executor", controller_address, *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
+
+
+def _require_loopback(settings: Settings) -> None:
+    """Anybody who reaches these may trigger runs and, as an executor, answer for them."""
+    for listened in (settings.grpc, settings.web):
+        if not listened.is_loopback:
+            raise terminal.fail(
+                f"{listened} can be reached from other machines; this verb listens on loopback "
+                "only, scriptops controller on what it is told"
+            )
 
 
 def _local(folder: Path, ref: str | None, path: str | None) -> tuple[str, str, str]:

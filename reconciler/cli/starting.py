@@ -41,9 +41,7 @@ def init(
 
 def version(
     *,
-    output: Annotated[
-        options.TextOutput, typer.Option("--output", "-o", help="How to print it.")
-    ] = options.TextOutput.TEXT,
+    output: options.Output = options.TextOutput.TEXT,
 ) -> None:
     """Show the versions of scriptops and of the engines in it."""
     show_version(output)

@@ -203,5 +203,3 @@ def _resource(
         if resource.kind == ref.kind and api_version in {None, resource.api_version}:
             return resource
     return None
-
-

@@ -9,7 +9,7 @@ from reconciler.api.script import ScriptSpec
 from reconciler.controllers.world import World
 from reconciler.core.objects import ObjectKey
 from reconciler.core.repositories import RepositoryRecord
-from reconciler.core.scripts import ScriptRecord
+from reconciler.core.scripts import ScriptRecord, ready_digest
 from reconciler.errors import Stalled, Waiting
 from reconciler.ports.registers import Registers
 from reconciler.ports.registry import ArtifactRef, Registry
@@ -35,6 +35,9 @@ class Artifacts:
         self._registers = registers
         self._is_synced = is_synced
         self._fetched: dict[tuple[str, str, str, str], str] = {}
+        # Which Scripts run what, so that new bytes find them.
+        self._users: dict[ArtifactRef, set[ObjectKey]] = {}
+        self._uses: dict[ObjectKey, ArtifactRef] = {}
 
     async def digest(self, record: ScriptRecord, spec: ScriptSpec) -> str:
         """The digest of bytes that `Registry.read` has.
@@ -63,6 +66,7 @@ class Artifacts:
                 reason="NoRegister",
             )
         ref = artifact_ref(owner, spec)
+        self._use(record.key, ref)
         artifact = self._registry.resolve(ref)
         if artifact is not None:
             return artifact.digest
@@ -78,13 +82,31 @@ class Artifacts:
             reason="ArtifactNotFound",
         )
 
+    def users(self, ref: ArtifactRef) -> frozenset[ObjectKey]:
+        """The Scripts that run this artifact, or wait for it."""
+        return frozenset(self._users.get(ref, ()))
+
+    def release(self, script: ObjectKey) -> None:
+        """The Script is gone."""
+        ref = self._uses.pop(script, None)
+        if ref is not None:
+            self._users[ref].discard(script)
+            if not self._users[ref]:
+                del self._users[ref]
+
+    def _use(self, script: ObjectKey, ref: ArtifactRef) -> None:
+        if self._uses.get(script) != ref:
+            self.release(script)
+            self._uses[script] = ref
+            self._users.setdefault(ref, set()).add(script)
+
     async def _foreign(self, record: ScriptRecord, spec: ScriptSpec, register: str) -> str:
         manifest = spec.manifest
         place = (register, manifest.name, manifest.version, manifest.script_type.ext)
         digest = self._fetched.get(place)
-        if digest is None and record.status.observed_generation == record.generation:
+        if digest is None:
             # Fetched before a restart, for this very spec.
-            digest = record.status.digest or None
+            digest = ready_digest(record) or None
         if digest is None or self._registry.read(digest) is None:
             digest = self._registry.store(await self._registers.fetch(*place))
         self._fetched[place] = digest

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from reconciler.api.meta import duration
 from reconciler.api.script import ScriptSpec
@@ -39,6 +41,8 @@ ANSWER_GRACE = 60.0
 SWEEP_SECONDS = 5.0
 # An executor that cannot run something (shutting down, no such engine) leaves it to another.
 UNAVAILABLE_ATTEMPTS = 3
+# What one run may read, as JSON. A message to an executor holds at most four times as much.
+MAX_ACTIVATION = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +64,23 @@ class InFlight:
     tries: int = 1
 
 
+# (namespace, digest): what is loaded, because a worker serves one namespace.
+LoadKey = tuple[str, str]
+
+
 @dataclass(slots=True)
 class _Executor:
     info: ExecutorInfo
     credit: int = 0
+    draining: bool = False
+    # What it could not load just now; not asked of it again before the next sweep.
+    refused: set[LoadKey] = field(default_factory=set)
 
 
-# (namespace, digest): what is loaded, because a worker serves one namespace.
-LoadKey = tuple[str, str]
+class _Load(NamedTuple):
+    key: LoadKey
+    executor: ExecutorId
+    deadline: float
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:
@@ -88,8 +101,9 @@ class Dispatcher:
 
     A result counts only while its run id, attempt and epoch are in flight with the executor that
     sent it. A run whose executor is lost ends as `Lost`: it may have run or not, and is not
-    repeated. The runs of one Script do not overlap: the next is dispatched when the effects of
-    the one before are done.
+    repeated. One that an executor says it did not begin is given to another. The runs of one
+    Script do not overlap: results are handed on one at a time, in the order in which they came,
+    and more is dispatched when the effects of all that was in flight are done.
     """
 
     def __init__(
@@ -112,7 +126,11 @@ class Dispatcher:
         self._runnables: dict[ObjectKey, Runnable] = {}
         self._in_flight: dict[RunId, InFlight] = {}
         self._loads: dict[LoadKey, ScriptRef] = {}
-        self._loading: dict[RunId, tuple[LoadKey, ExecutorId]] = {}
+        self._loading: dict[RunId, _Load] = {}
+        # Runs that an executor did not begin; they go before all that waits.
+        self._returned: dict[RunId, InFlight] = {}
+        # Results by Script that are not handed on yet.
+        self._ended: dict[ObjectKey, deque[tuple[InFlight, RunResult]]] = {}
         self._pump_is_due = False
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by `main`, which knows both ends.
@@ -135,7 +153,7 @@ class Dispatcher:
         self.wake()
 
     def can_run(self, script_type: str) -> bool:
-        return any(script_type in e.info.script_types for e in self._executors.values())
+        return self._others_can_run(script_type, but=None)
 
     @property
     def executors(self) -> Sequence[ExecutorInfo]:
@@ -143,7 +161,7 @@ class Dispatcher:
 
     @property
     def in_flight(self) -> int:
-        return len(self._in_flight)
+        return len(self._in_flight) + len(self._returned)
 
     # What sessions say.
 
@@ -154,14 +172,17 @@ class Dispatcher:
         self.on_executors()
 
     def credited(self, executor: ExecutorId, credit: int) -> None:
-        if executor in self._executors:
-            self._executors[executor].credit += credit
+        known = self._executors.get(executor)
+        if known is not None and not known.draining:
+            known.credit += credit
             self.wake()
 
     def draining(self, executor: ExecutorId) -> None:
         """It takes no more; what it holds may still come back."""
         if executor in self._executors:
             self._executors[executor].credit = 0
+            self._executors[executor].draining = True
+            self.on_executors()
 
     def disconnected(self, executor: ExecutorId, reason: str) -> None:
         gone = self._executors.pop(executor, None)
@@ -169,12 +190,10 @@ class Dispatcher:
             return
         log.info("executor disconnected", extra={"executor": gone.info.name, "reason": reason})
         self._metrics.executors.set(len(self._executors))
-        for run_id, (key, owner) in list(self._loading.items()):
-            if owner == executor:
-                del self._loading[run_id]
-                log.debug("load asked for again", extra={"digest": key[1]})
+        self._loading = {i: load for i, load in self._loading.items() if load.executor != executor}
         self._give_up(
-            (f for f in list(self._in_flight.values()) if f.executor == executor),
+            [f for f in self._in_flight.values() if f.executor == executor],
+            Outcome.LOST,
             "the executor went away while the run was in flight",
         )
         self.on_executors()
@@ -190,22 +209,34 @@ class Dispatcher:
                 self._metrics.stale_results_total.inc()
                 continue
             if result.outcome is Outcome.UNAVAILABLE and flight.tries < UNAVAILABLE_ATTEMPTS:
-                del self._in_flight[result.key.run_id]
-                self._send_again(flight)
+                self._return(flight)
                 continue
             self._finish(flight, result)
 
     # Loops.
 
     async def sweep(self) -> None:
-        """Give up runs whose executor is there but does not answer; until cancelled."""
+        """Give up what executors that are there do not answer; until cancelled."""
         while True:
             await self._clock.sleep(SWEEP_SECONDS)
             now = self._clock.monotonic()
             self._give_up(
                 [f for f in self._in_flight.values() if f.deadline < now],
+                Outcome.LOST,
                 "the executor did not answer in time",
             )
+            self._give_up(
+                [f for f in self._returned.values() if f.deadline < now],
+                Outcome.UNAVAILABLE,
+                "no executor could run it",
+            )
+            for executor in self._executors.values():
+                executor.refused.clear()
+            for run_id, load in list(self._loading.items()):
+                if load.deadline < now:
+                    del self._loading[run_id]
+                    self._refused(load)
+            self.wake()
 
     async def drained(self) -> None:
         """Until the effects of all results that have come are done."""
@@ -220,18 +251,19 @@ class Dispatcher:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        if self._loads or len(self._queue):
+        if self._loads or self._returned or len(self._queue):
             # The one with most credit first, which spreads runs over executors.
             for executor in sorted(self._executors.values(), key=lambda e: -e.credit):
                 if executor.credit > 0:
                     self._fill(executor)
         self._metrics.run_queue_depth.set(len(self._queue))
+        self._metrics.executor_credit.set(sum(e.credit for e in self._executors.values()))
 
     def _fill(self, executor: _Executor) -> None:
         dispatches = self._load_dispatches(executor)
-        room = executor.credit - len(dispatches)
+        dispatches += self._second_tries(executor, executor.credit - len(dispatches))
         blocked = _OfOtherTypes(self._runnables, executor.info.script_types)
-        for group in self._queue.take(room, blocked=blocked):
+        for group in self._queue.take(executor.credit - len(dispatches), blocked=blocked):
             dispatch = self._dispatch(executor, group)
             if dispatch is not None:
                 dispatches.append(dispatch)
@@ -239,10 +271,12 @@ class Dispatcher:
             return
         executor.credit -= sum(len(d.runs) or 1 for d in dispatches)
         if not self._sessions.send(executor.info.id, dispatches):
+            for key in (key for dispatch in dispatches for key, _ in dispatch.runs):
+                self._return(self._in_flight[key.run_id])
             self.disconnected(executor.info.id, "the session is closing")
 
     def _load_dispatches(self, executor: _Executor) -> list[Dispatch]:
-        asked = {key for key, _ in self._loading.values()}
+        asked = {load.key for load in self._loading.values()} | executor.refused
         dispatches: list[Dispatch] = []
         for key, ref in self._loads.items():
             if len(dispatches) >= executor.credit:
@@ -250,29 +284,63 @@ class Dispatcher:
             if key in asked or ref.script_type not in executor.info.script_types:
                 continue
             load = RunKey(new_run_id(), 1, self._epoch)
-            self._loading[load.run_id] = (key, executor.info.id)
+            deadline = self._clock.monotonic() + ANSWER_GRACE
+            self._loading[load.run_id] = _Load(key, executor.info.id, deadline)
             dispatches.append(Dispatch(ref, (), load))
         return dispatches
 
-    def _dispatch(self, executor: _Executor, group: list[Run]) -> Dispatch | None:
+    def _second_tries(self, executor: _Executor, room: int) -> list[Dispatch]:
+        """Runs that came back, except those that another executor than this one should take."""
+        dispatches: list[Dispatch] = []
+        for flight in list(self._returned.values()):
+            script_type = flight.runnable.ref.script_type
+            if len(dispatches) >= room:
+                break
+            if script_type not in executor.info.script_types or (
+                flight.executor == executor.info.id
+                and self._others_can_run(script_type, but=executor.info.id)
+            ):
+                continue
+            del self._returned[flight.run.key.run_id]
+            dispatch = self._dispatch(executor, [flight.run], tries=flight.tries + 1)
+            if dispatch is not None:
+                dispatches.append(dispatch)
+        return dispatches
+
+    def _others_can_run(self, script_type: str, *, but: ExecutorId | None) -> bool:
+        return any(
+            script_type in e.info.script_types and not e.draining and e.info.id != but
+            for e in self._executors.values()
+        )
+
+    def _dispatch(
+        self, executor: _Executor, group: list[Run], *, tries: int = 1
+    ) -> Dispatch | None:
         runnable = self._runnables.get(group[0].script)
         runs: list[tuple[RunKey, bytes]] = []
         for run in group:
             if runnable is None or runnable.uid != run.uid:
                 # Its Script went, or was made anew, while it waited.
                 self._queue.done(run.script)
+                self.wake()
                 continue
-            self._in_flight[run.key.run_id] = InFlight(
+            if not runs:
+                self.triggering.dispatched(run)
+            flight = InFlight(
                 run=run,
                 runnable=runnable,
                 executor=executor.info.id,
                 deadline=self._deadline(runnable, len(group)),
+                tries=tries,
             )
-            runs.append((run.key, self._activation(run, runnable)))
-        if runnable is None or not runs:
-            return None
-        self.triggering.dispatched(group[-1])
-        return Dispatch(runnable.ref, tuple(runs))
+            data = self._activation(run, runnable)
+            if len(data) > MAX_ACTIVATION:
+                message = f"its event and the devices it reads are more than {MAX_ACTIVATION} bytes"
+                self._finish(flight, _failed(flight, Outcome.DENIED, message))
+                continue
+            self._in_flight[run.key.run_id] = flight
+            runs.append((run.key, data))
+        return Dispatch(runnable.ref, tuple(runs)) if runnable is not None and runs else None
 
     def _deadline(self, runnable: Runnable, runs: int) -> float:
         wall = runnable.ref.limits.wall_time_ms / 1000
@@ -288,62 +356,61 @@ class Dispatcher:
             now=self._clock.now(),
         )
 
-    def _send_again(self, flight: InFlight) -> None:
+    def _return(self, flight: InFlight) -> None:
         """The same attempt, with another executor where there is one."""
-        others = [e for e in self._executors.values() if e.info.id != flight.executor]
-        able = [e for e in others or self._executors.values() if e.credit > 0]
-        if not able:
-            self._finish(
-                flight,
-                RunResult(
-                    key=flight.run.key,
-                    outcome=Outcome.UNAVAILABLE,
-                    message="no executor could run it",
-                ),
-            )
-            return
-        executor = max(able, key=lambda e: e.credit)
-        again = replace(
-            flight,
-            executor=executor.info.id,
-            tries=flight.tries + 1,
-            deadline=self._deadline(flight.runnable, 1),
-        )
-        executor.credit -= 1
-        self._in_flight[flight.run.key.run_id] = again
-        data = self._activation(flight.run, flight.runnable)
-        self._sessions.send(
-            executor.info.id, [Dispatch(flight.runnable.ref, ((flight.run.key, data),))]
-        )
+        run_id = flight.run.key.run_id
+        del self._in_flight[run_id]
+        self._returned[run_id] = replace(flight, deadline=self._deadline(flight.runnable, 1))
+        self.wake()
 
-    def _give_up(self, flights: Iterable[InFlight], why: str) -> None:
-        for flight in list(flights):
-            self._finish(flight, RunResult(key=flight.run.key, outcome=Outcome.LOST, message=why))
+    def _give_up(self, flights: Sequence[InFlight], outcome: Outcome, why: str) -> None:
+        for flight in flights:
+            self._finish(flight, _failed(flight, outcome, why))
 
     def _finish(self, flight: InFlight, result: RunResult) -> None:
         self._in_flight.pop(flight.run.key.run_id, None)
-        task = asyncio.get_running_loop().create_task(self._hand_on(flight, result))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._returned.pop(flight.run.key.run_id, None)
+        ended = self._ended.setdefault(flight.run.script, deque())
+        ended.append((flight, result))
+        if len(ended) == 1:
+            task = asyncio.get_running_loop().create_task(self._hand_on(flight.run.script, ended))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _hand_on(self, flight: InFlight, result: RunResult) -> None:
-        try:
-            await self.on_finished(flight, result)
-        finally:
-            self._queue.done(flight.run.script)
-            self.wake()
+    async def _hand_on(self, script: ObjectKey, ended: deque[tuple[InFlight, RunResult]]) -> None:
+        """One after the other: of two writes to one property the later one stays."""
+        while ended:
+            flight, result = ended[0]
+            try:
+                await self.on_finished(flight, result)
+            except Exception:
+                log.exception("result lost", extra={"run_id": flight.run.key.run_id})
+            ended.popleft()
+            self._queue.done(script)
+        del self._ended[script]
+        self.wake()
 
     def _finish_load(self, executor: ExecutorId, result: RunResult) -> None:
-        asked = self._loading.pop(result.key.run_id, None)
-        if asked is None or asked[1] != executor:
+        asked = self._loading.get(result.key.run_id)
+        if asked is None or asked.executor != executor:
             self._metrics.stale_results_total.inc()
             return
-        namespace, digest = asked[0]
+        del self._loading[result.key.run_id]
         if result.outcome is Outcome.UNAVAILABLE:
-            # Stays in `_loads`: asked again when credit or an executor comes.
+            # Stays in `_loads`: for another executor at once, for this one after the next sweep.
+            self._refused(asked)
+            self.wake()
             return
-        self._loads.pop(asked[0], None)
-        self.on_loaded(namespace, digest, result)
+        self._loads.pop(asked.key, None)
+        self.on_loaded(*asked.key, result)
+
+    def _refused(self, load: _Load) -> None:
+        if load.executor in self._executors:
+            self._executors[load.executor].refused.add(load.key)
+
+
+def _failed(flight: InFlight, outcome: Outcome, message: str) -> RunResult:
+    return RunResult(key=flight.run.key, outcome=outcome, message=message)
 
 
 class _OfOtherTypes:

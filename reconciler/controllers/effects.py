@@ -14,8 +14,9 @@ from reconciler.core import desired, twins
 from reconciler.core.models import Refused
 from reconciler.core.objects import FIELD_MANAGER, ObjectKey
 from reconciler.core.runs import RunResult
+from reconciler.core.store import is_older
 from reconciler.core.twins import DeviceRecord
-from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError
+from reconciler.errors import Conflict, ScriptOpsError
 from reconciler.ports.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,10 @@ TRIES = 4
 
 @dataclass(slots=True)
 class Effects:
-    """What came of the staged writes of one run, each as "<device>/<property>=<value>"."""
+    """What came of the staged writes of one run, each as "<device>/<property>=<value>".
+
+    Where no device is granted its place is taken by the alias that the script used.
+    """
 
     changed: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -59,14 +63,8 @@ class DesiredWriter:
     def caught_up(self, device: DeviceRecord) -> None:
         """The watch brought a device; forget what we knew ahead of it."""
         ahead = self._ahead.get(device.key)
-        if ahead is not None and (
-            ahead.uid != device.uid or ahead.resource_version == device.resource_version
-        ):
+        if ahead is not None and not _is_ahead(ahead, device):
             del self._ahead[device.key]
-
-    def relisted(self) -> None:
-        """The store was filled anew: single versions may never pass by."""
-        self._ahead.clear()
 
     async def perform(self, flight: InFlight, result: RunResult) -> Effects:
         """Never raises for what one write met; that is in the result."""
@@ -74,19 +72,22 @@ class DesiredWriter:
         by_device: dict[ObjectKey, dict[str, str]] = {}
         forced: set[tuple[ObjectKey, str]] = set()
         for write in result.writes:
-            what = f"{write.alias}/{write.property}={_shown(write.value)}"
+            what = f"{write.property}={_shown(write.value)}"
             name = flight.runnable.spec.write_selector.match_names.get(write.alias)
             if name is None:
-                effects.refuse(what, "the writeSelector of the Script does not name this device")
+                effects.refuse(
+                    f"{write.alias}/{what}",
+                    "the writeSelector of the Script does not name this device",
+                )
                 continue
             key = ObjectKey(flight.run.script.namespace, name)
             record = self._current(key)
             if record is None:
-                effects.refuse(what, f"there is no Device {key}")
+                effects.refuse(f"{name}/{what}", f"there is no Device {key}")
                 continue
             text = desired.check(self._world.model(record), write.property, write.value)
             if isinstance(text, Refused):
-                effects.refuse(what, text.message)
+                effects.refuse(f"{name}/{what}", text.message)
                 continue
             by_device.setdefault(key, {})[write.property] = text
             if write.force:
@@ -108,7 +109,17 @@ class DesiredWriter:
         return effects
 
     def _current(self, key: ObjectKey) -> DeviceRecord | None:
-        return self._ahead.get(key) or self._world.device(key)
+        live = self._world.device(key)
+        ahead = self._ahead.get(key)
+        if live is None or ahead is None:
+            return live
+        return ahead if _is_ahead(ahead, live) else live
+
+    def _learned(self, key: ObjectKey, answer: DeviceRecord) -> None:
+        """The watch, or the answer to a later PATCH, may have been faster than this answer."""
+        current = self._current(key)
+        if current is not None and _is_ahead(answer, current):
+            self._ahead[key] = answer
 
     async def _write(
         self,
@@ -119,10 +130,13 @@ class DesiredWriter:
         effects: Effects,
     ) -> None:
         record = self._current(key)
+        if record is None:
+            # It went between the check and here.
+            for name, value in writes.items():
+                effects.refuse(f"{key.name}/{name}={value}", f"there is no Device {key}")
+            return
         try:
             for attempt in range(TRIES):
-                if record is None:
-                    raise ObjectNotFound(f"there is no Device {key}")
                 patch = desired.patch(
                     record,
                     writes,
@@ -134,7 +148,7 @@ class DesiredWriter:
                         answer = await self._cluster.json_patch(
                             patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
                         )
-                        self._ahead[key] = twins.decode_device(answer)
+                        self._learned(key, twins.decode_device(answer))
                 except Conflict:
                     if attempt + 1 == TRIES:
                         raise
@@ -143,11 +157,19 @@ class DesiredWriter:
                 effects.changed += [f"{key.name}/{p}={writes[p]}" for p in patch.changed]
                 effects.unchanged += [f"{key.name}/{p}={writes[p]}" for p in patch.unchanged]
                 return
+        except ObjectNotFound:
+            for name, value in writes.items():
+                effects.refuse(f"{key.name}/{name}={value}", f"there is no Device {key}")
         except ScriptOpsError as error:
             effects.failed = True
             for name, value in writes.items():
                 effects.refuse(f"{key.name}/{name}={value}", str(error))
             log.warning("desired not written", extra={"key": str(key), "reason": error.reason})
+
+
+def _is_ahead(record: DeviceRecord, live: DeviceRecord) -> bool:
+    """Whether `record` is surely newer than what the watch brought."""
+    return record.uid == live.uid and is_older(live.resource_version, record.resource_version)
 
 
 def _shown(value: object) -> str:

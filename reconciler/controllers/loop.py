@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -86,17 +85,33 @@ class KeyLoop(Generic[K]):
         try:
             await asyncio.wait((timer, waker), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for future in (timer, waker):
-                future.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await future
+            # Not awaited: a cancellation that comes meanwhile must end this loop too.
+            timer.cancel()
+            waker.cancel()
 
     async def _work(self, key: K) -> None:
-        ended: Result | BaseException
         try:
-            ended = await self._reconcile(key)
+            self._react(key, await self._attempt(key))
+        finally:
+            self._queue.done(key)
+            self._busy -= 1
+            self._wake.set()
+
+    async def _attempt(self, key: K) -> Result | BaseException:
+        try:
+            return await self._reconcile(key)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                # The loop ends. Should it run again, the key was not finished.
+                self._queue.add(key)
+                raise
+            # Something that the reconcile waited for was cancelled: its error, not our end.
+            return error
         except Exception as error:  # noqa: BLE001 - `react` is where every error is decided on
-            ended = error
+            return error
+
+    def _react(self, key: K, ended: Result | BaseException) -> None:
         reaction = react(ended)
         self._metrics.reconcile_total.labels(self._kind, reaction.result).inc()
         if reaction.level > logging.DEBUG:
@@ -118,6 +133,3 @@ class KeyLoop(Generic[K]):
             self._queue.forget(key)
             if reaction.delay is not None:
                 self._queue.add_after(key, self._clock.monotonic(), reaction.delay.total_seconds())
-        self._queue.done(key)
-        self._busy -= 1
-        self._wake.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from reconciler.controllers.dispatching import Dispatcher
@@ -15,7 +15,6 @@ from reconciler.core.objects import Json, JsonObject, ObjectKey
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.runs import Cause, RunId, RunRecord
 from reconciler.core.scripts import ScriptRecord
-from reconciler.core.store import Store
 from reconciler.core.twins import DeviceRecord
 from reconciler.errors import Forbidden, ObjectNotFound, Waiting
 
@@ -176,10 +175,10 @@ class ControllerOperations:
 
 
 def _documents(
-    store: "Store[ScriptRecord] | Store[RepositoryRecord]", namespace: str | None
+    records: Iterable[ScriptRecord] | Iterable[RepositoryRecord], namespace: str | None
 ) -> Sequence[JsonObject]:
-    records = sorted(store, key=lambda record: record.key)
-    return [r.document for r in records if namespace in {None, r.key.namespace}]
+    found = [(r.key, r.document) for r in records if namespace in {None, r.key.namespace}]
+    return [document for _, document in sorted(found, key=lambda pair: pair[0])]
 
 
 def _version(key: ObjectKey, uid: str, resource_version: str) -> dict[str, Json]:

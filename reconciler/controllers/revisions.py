@@ -2,17 +2,296 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from pathlib import PurePosixPath
 
-from reconciler.api.scriptrepository import ScriptRepositorySpec
+from reconciler.api.repository import RepositoryFile
 from reconciler.core import layout
-from reconciler.core.manifests import ManifestSet, Problem
+from reconciler.core.admission import Scope
+from reconciler.core.crosscheck import CrossCheck
+from reconciler.core.layout import ScriptPath
+from reconciler.core.manifests import Change, ManifestSet
 from reconciler.core.objects import ObjectKey, Reference
-from reconciler.core.repositories import RepositoryRecord
-from reconciler.errors import SourceInvalid, VersionImmutable
-from reconciler.ports.git import Commit, FileChange, Refusal, Source, TreeId
+from reconciler.core.plan import Desired
+from reconciler.core.problems import Problem
+from reconciler.core.yamldocs import MAX_BYTES as MAX_MANIFEST_BYTES
+from reconciler.errors import Stalled, VersionImmutable
+from reconciler.ports.git import Commit, FileChange, Refusal, Source
 from reconciler.ports.registry import ArtifactRef, Registry
+
+# Blobs held in memory at once: 500 files of the largest size are 500 MiB, of the usual one 1 MiB.
+READ_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a fetch led to. `changed` are the objects to be planned for; empty where the tree is
+    the one read before. `published` are artifacts whose bytes are new.
+    """
+
+    commit: Commit
+    changed: frozenset[Reference]
+    published: frozenset[ArtifactRef]
+    is_first: bool
+
+
+class Revisions:
+    """The newest revision of one repository, read incrementally.
+
+    The cost of a reading follows what changed since the one before. A reading that fails part-way
+    leaves things so that the next one starts from the beginning. One owner, no threads.
+    """
+
+    def __init__(
+        self,
+        repository: ObjectKey,
+        source: Source,
+        registry: Registry,
+        *,
+        branch: str,
+        folder: PurePosixPath,
+        scope: Scope,
+        replace_versions: bool,
+        in_use: Callable[[ArtifactRef], bool],
+    ) -> None:
+        self._repository = repository
+        self._source = source
+        self._registry = registry
+        self._branch = branch
+        self._folder = folder
+        self._scope = scope
+        self._replace_versions = replace_versions
+        self._in_use = in_use
+        self._commit: Commit | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._commit = None
+        self._manifests = ManifestSet(self._scope)
+        self._check = CrossCheck(self._manifests)
+        self._rules = RepositoryFile()
+        # Problems of files other than manifests, by path.
+        self._file_problems: dict[PurePosixPath, tuple[Problem, ...]] = {}
+        self._leaving: set[ArtifactRef] = set()
+
+    @property
+    def commit(self) -> Commit | None:
+        """What was read last."""
+        return self._commit
+
+    @property
+    def desired(self) -> Mapping[Reference, Desired]:
+        return self._manifests.desired
+
+    @property
+    def held(self) -> frozenset[Reference]:
+        """Not to be applied and not to be pruned: broken, or without its artifact."""
+        return self._manifests.held | self._check.without_artifact
+
+    @property
+    def prune_safe(self) -> bool:
+        return self._manifests.prune_safe
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every error and note of the revision, by path and line."""
+        files = [p for problems in self._file_problems.values() for p in problems]
+        found = [*self._manifests.problems, *self._check.problems, *files]
+        return tuple(sorted(found, key=lambda p: (p.path, p.line, p.pointer)))
+
+    def changes(self) -> AsyncIterator[None]:
+        """Wake-ups of a repository on this machine."""
+        return self._source.changes(self._branch)
+
+    async def read(self, *, timeout: timedelta) -> Reading:
+        """Fetch, and take in what changed.
+
+        Artifacts are published when it returns, so that manifests which name them may be applied.
+        Raises `SourceUnavailable` and `SourceInvalid` as the source does, and `Stalled` with
+        reason EmptySource when the folder is gone or holds nothing any more: what was deployed
+        from it stays.
+        """
+        commit = await self._source.fetch(self._branch, timeout=timeout)
+        before = self._commit
+        if before is not None and before.tree == commit.tree:
+            self._commit = commit
+            return Reading(commit, frozenset(), frozenset(), is_first=False)
+        if not await self._source.has_folder(commit.tree, self._folder):
+            raise Stalled(
+                f"there is no folder {self._folder} in {self._branch}; nothing was changed",
+                reason="EmptySource",
+            )
+        try:
+            return await self._take(before, commit)
+        except BaseException:
+            self._forget()
+            raise
+
+    async def _take(self, before: Commit | None, commit: Commit) -> Reading:
+        diff = await self._source.diff(
+            before.tree if before else None, commit.tree, folder=self._folder
+        )
+        by_path = {change.path: change for change in diff.changes}
+        rules = by_path.get(layout.REPOSITORY_FILE)
+        if rules is not None and before is not None:
+            # What is passed over may be anything: read it all again, but prune by what was known.
+            gone = frozenset(self._manifests.desired)
+            self._forget()
+            reading = await self._take(None, commit)
+            return replace(reading, changed=reading.changed | gone, is_first=False)
+        if rules is not None:
+            await self._take_rules(rules)
+        changes = [c for c in diff.changes if not layout.is_ignored(c.path, self._rules)]
+        refused = _refusals(diff.refused)
+        scripts, published = await self._take_scripts(changes, refused)
+        manifests = await self._take_manifests(changes, refused)
+        for path, problem in refused.items():
+            if not layout.is_manifest(path):
+                self._file_problems[path] = (problem,)
+        changed = self._manifests.update(manifests)
+        lacked = self._check.without_artifact
+        self._check.update(changed, scripts)
+        if not self._manifests.paths:
+            raise Stalled(
+                f"there are no manifests in {self._folder / layout.MANIFESTS} of {self._branch}; "
+                "nothing was changed",
+                reason="EmptySource",
+            )
+        self._commit = commit
+        return Reading(
+            commit,
+            # Those which got their artifact with this revision are ready to be applied now.
+            changed.references | (lacked - self._check.without_artifact),
+            frozenset(published),
+            is_first=before is None,
+        )
+
+    async def _take_rules(self, change: FileChange) -> None:
+        self._rules = RepositoryFile()
+        self._file_problems.pop(change.path, None)
+        if change.blob is None:
+            return
+        content = (await self._source.read([change.blob], limit=MAX_MANIFEST_BYTES)).get(
+            change.blob
+        )
+        read = layout.read_repository_file(content) if content is not None else ()
+        if isinstance(read, RepositoryFile):
+            self._rules = read
+        else:
+            self._file_problems[change.path] = read
+
+    async def _take_manifests(
+        self, changes: Iterable[FileChange], refused: Mapping[PurePosixPath, Problem]
+    ) -> Mapping[PurePosixPath, Change]:
+        wanted = [change for change in changes if layout.is_manifest(change.path)]
+        taken: dict[PurePosixPath, Change] = {
+            path: problem for path, problem in refused.items() if layout.is_manifest(path)
+        }
+        taken.update({change.path: None for change in wanted if change.blob is None})
+        async for change, content in self._contents(wanted, limit=MAX_MANIFEST_BYTES):
+            taken[change.path] = content if content is not None else _too_large(change)
+        return taken
+
+    async def _take_scripts(
+        self, changes: Iterable[FileChange], refused: Mapping[PurePosixPath, Problem]
+    ) -> tuple[Mapping[PurePosixPath, bool], Collection[ArtifactRef]]:
+        """Publish what is new; whether each path is there now, and the refs with new bytes."""
+        present: dict[PurePosixPath, bool] = dict.fromkeys(refused, False)
+        items: list[tuple[PurePosixPath, ArtifactRef, bytes]] = []
+        wanted: list[FileChange] = []
+        for change in changes:
+            parsed = layout.parse_script_path(change.path)
+            self._file_problems.pop(change.path, None)
+            if isinstance(parsed, Problem) and change.blob is not None:
+                self._file_problems[change.path] = (parsed,)
+            elif isinstance(parsed, ScriptPath) and change.blob is None:
+                present[change.path] = False
+                self._leaving.add(self._ref(parsed))
+            elif isinstance(parsed, ScriptPath):
+                wanted.append(change)
+        published: set[ArtifactRef] = set()
+        async for change, content in self._contents(wanted, limit=layout.MAX_SCRIPT_BYTES):
+            problem = layout.script_problem(change.path, change.size, content)
+            parsed = layout.parse_script_path(change.path)
+            if problem is not None or content is None or not isinstance(parsed, ScriptPath):
+                self._file_problems[change.path] = (problem or _too_large(change),)
+                present[change.path] = False
+                continue
+            present[change.path] = True
+            self._leaving.discard(self._ref(parsed))
+            items.append((change.path, self._ref(parsed), content))
+            if len(items) >= READ_AT_ONCE:
+                published |= await self._publish(items)
+                items.clear()
+        published |= await self._publish(items)
+        return present, published
+
+    async def _publish(
+        self, items: Collection[tuple[PurePosixPath, ArtifactRef, bytes]]
+    ) -> set[ArtifactRef]:
+        before = {ref: self._registry.resolve(ref) for _, ref, _ in items}
+        answers = await self._registry.publish_all(
+            [(ref, content) for _, ref, content in items], replace=self._replace_versions
+        )
+        published: set[ArtifactRef] = set()
+        for (path, ref, _), answer in zip(items, answers, strict=True):
+            if isinstance(answer, VersionImmutable):
+                self._file_problems[path] = (
+                    Problem(
+                        path=path, line=0, pointer="", reason=answer.reason, message=str(answer)
+                    ),
+                )
+                continue
+            old = before[ref]
+            if old is None or old.digest != answer.digest:
+                published.add(ref)
+        return published
+
+    def collect(self) -> None:
+        """Forget artifacts that left the repository, as soon as no live Script names them."""
+        for ref in tuple(self._leaving):
+            if not self._in_use(ref):
+                self._registry.remove(ref)
+                self._leaving.discard(ref)
+
+    async def _contents(
+        self, changes: Iterable[FileChange], *, limit: int
+    ) -> AsyncIterator[tuple[FileChange, bytes | None]]:
+        """Each change with its bytes; None for one that is larger than `limit`."""
+        left = iter([change for change in changes if change.blob is not None])
+        while batch := list(islice(left, READ_AT_ONCE)):
+            blobs = await self._source.read([c.blob for c in batch if c.blob], limit=limit)
+            for change in batch:
+                yield change, blobs.get(change.blob or "")
+
+    def _ref(self, path: ScriptPath) -> ArtifactRef:
+        return ArtifactRef(self._repository.namespace, self._repository.name, *path)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _refusals(refused: Iterable[Refusal]) -> dict[PurePosixPath, Problem]:
+    return {
+        PurePosixPath(refusal.path): Problem(
+            path=PurePosixPath(refusal.path),
+            line=0,
+            pointer="",
+            reason=refusal.reason,
+            message=refusal.message,
+        )
+        for refusal in refused
+    }
+
+
+def _too_large(change: FileChange) -> Problem:
+    return Problem(
+        path=change.path,
+        line=0,
+        pointer="",
+        reason="FileTooLarge",
+        message=f"the file has {change.size} bytes, more than scriptops reads; split it",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,11 +21,19 @@ from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import SCRIPTS, ObjectKey
 from reconciler.core.runs import Outcome, RunResult, ScriptRef
-from reconciler.core.scripts import LastRun, RunFacts, ScriptRecord, is_transition, status_of
+from reconciler.core.scripts import (
+    LastRun,
+    RunFacts,
+    ScriptRecord,
+    is_transition,
+    ready_digest,
+    status_of,
+)
 from reconciler.core.store import Delta
 from reconciler.core.triggers import Subscription
 from reconciler.errors import Stalled, Transient, Waiting
 from reconciler.ports.clock import Clock
+from reconciler.ports.registry import ArtifactRef
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +84,7 @@ class Scripts:
         )
         # Set by `main`: told of every status that is wanted, with whether it is a transition.
         self.on_status: Callable[[ScriptRecord, ScriptStatus, bool], None]
+        self.on_gone: Callable[[ScriptRecord], None]
 
     # Wake-ups.
 
@@ -91,6 +100,19 @@ class Scripts:
         self._asked_at.pop((namespace, digest), None)
         for key in self._waiting_for.pop((namespace, digest), ()):
             self.loop.add(key)
+
+    def published(self, refs: Collection[ArtifactRef]) -> None:
+        """Artifacts have new bytes."""
+        for ref in refs:
+            for key in self._artifacts.users(ref):
+                self.loop.add(key)
+
+    def repository_synced(self, repository: ObjectKey) -> None:
+        """Its artifacts are all here now: those which waited for it can be judged."""
+        for record in self._world.scripts:
+            owner = self._world.repository(record.repository_uid)
+            if owner is not None and owner.key == repository:
+                self.loop.add(record.key)
 
     def executors_changed(self) -> None:
         for keys in self._waiting_for.values():
@@ -120,6 +142,8 @@ class Scripts:
         requeue: timedelta | None = None
         try:
             spec, digest = await self._prepare(record)
+            if not self._is_current(record):
+                return Result()
             verdict = self._subscribe(record, spec, digest)
         except _Loading:
             return Result(timedelta(seconds=LOAD_PATIENCE))
@@ -132,8 +156,14 @@ class Scripts:
         except Transient as error:
             verdict = conditions.reconciling(error.reason, str(error))
             requeue = ARTIFACT_RETRY
-        self._report(record, verdict, digest)
+        if self._is_current(record):
+            self._report(record, verdict, digest)
         return Result(requeue)
+
+    def _is_current(self, record: ScriptRecord) -> bool:
+        """Whether this is still the Script it was before we waited; else its key was added."""
+        live = self._world.scripts.get(record.key)
+        return live is not None and (live.uid, live.generation) == (record.uid, record.generation)
 
     async def _prepare(self, record: ScriptRecord) -> tuple[ScriptSpec, str]:
         """The spec and the digest of an artifact that is here and loads."""
@@ -145,7 +175,7 @@ class Scripts:
 
     def _require_loaded(self, record: ScriptRecord, spec: ScriptSpec, digest: str) -> None:
         place = (record.key.namespace, digest)
-        if place not in self._loaded and _was_ready(record, digest):
+        if place not in self._loaded and ready_digest(record) == digest:
             self._loaded[place] = None
         if place in self._loaded:
             problem = self._loaded[place]
@@ -193,7 +223,7 @@ class Scripts:
                 read_change=spec.execute_policy.read_change,
                 run_on_deploy=spec.execute_policy.run_on_deploy,
             ),
-            adopt=_was_ready(record, digest),
+            adopt=ready_digest(record) == digest,
         )
         where = f" at {record.revision}" if record.revision else ""
         return conditions.ready("Deployed", f"{spec.manifest.name} {spec.manifest.version}{where}")
@@ -205,8 +235,10 @@ class Scripts:
     def _gone(self, record: ScriptRecord) -> None:
         self._triggering.forget(record.key, record.uid)
         self._dispatcher.remove(record.key)
+        self._artifacts.release(record.key)
         self._statuses.forget(record.key)
         self._facts.pop(record.uid, None)
+        self.on_gone(record)
 
     def _report(self, record: ScriptRecord, verdict: Verdict, digest: str) -> None:
         before = self._statuses.latest(record.key, record.uid, record.status)
@@ -244,15 +276,6 @@ def _ref(key: ObjectKey, spec: ScriptSpec, digest: str) -> ScriptRef:
         script_type=manifest.script_type.value,
         file=f"{manifest.name}/{manifest.version}.{manifest.script_type.ext}",
         limits=limits_of(spec),
-    )
-
-
-def _was_ready(record: ScriptRecord, digest: str) -> bool:
-    status = record.status
-    return (
-        status.observed_generation == record.generation
-        and status.digest == digest
-        and any(c.type == "Ready" and c.status == "True" for c in status.conditions)
     )
 
 

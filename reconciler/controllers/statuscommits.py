@@ -78,6 +78,8 @@ class StatusCommits:
         self._clock = clock
         self._metrics = metrics
         self._writers: dict[tuple[str, str], _Writer] = {}
+        # Told of each commit that was pushed: the ref, and its id.
+        self.listeners: list[Callable[[str, CommitId], None]] = []
 
     def put(
         self,
@@ -185,3 +187,5 @@ class StatusCommits:
         if commit is not None:
             for notify in writer.notify:
                 notify(commit)
+            for listener in self.listeners:
+                listener(writer.target.ref, commit)

@@ -38,6 +38,7 @@ class _Object:
     # What the cluster has, as far as we wrote it or saw it.
     written: ScriptStatus
     wanted: ScriptStatus
+    # When a write was last begun, whatever came of it.
     written_at: float = float("-inf")
 
 
@@ -45,8 +46,8 @@ class ScriptStatuses:
     """The only writer of Script status.
 
     `want` says what a status should be; the newest wish is written, never the ones in between, and
-    none that equals what is there. The first write of an object goes almost at once. A status is written
-    only to the very object (UID) it was made for.
+    none that equals what is there. The first write of an object goes almost at once. A status is
+    written only to the very object (UID) it was made for.
     """
 
     def __init__(self, cluster: Cluster, *, clock: Clock, metrics: Metrics) -> None:
@@ -90,6 +91,7 @@ class ScriptStatuses:
         if known is None or known.written == known.wanted:
             return Result()
         status = known.wanted
+        known.written_at = self._clock.monotonic()
         body = status.model_dump(mode="json", exclude_none=True)
         try:
             await self._patch(key, known.uid, body)
@@ -105,7 +107,6 @@ class ScriptStatuses:
                 return Result()
             raise
         known.written = status
-        known.written_at = self._clock.monotonic()
         self._metrics.status_patches_total.labels("Script").inc()
         return Result()
 

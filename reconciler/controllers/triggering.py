@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from uuid import uuid4
 
 from reconciler.controllers.metrics import Metrics
@@ -17,8 +16,6 @@ from reconciler.core.twins import DeviceRecord
 from reconciler.errors import ObjectNotFound, Waiting
 from reconciler.ports.clock import Clock
 from reconciler.ports.state import Evaluation, Evaluations
-
-log = logging.getLogger(__name__)
 
 
 def new_run_id() -> RunId:
@@ -57,17 +54,13 @@ class Triggering:
         # `_evaluated`, which moves when a run is dispatched.
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}
 
-    def deployed(self, uid: str) -> tuple[int, str] | None:
-        """Generation and digest for which this Script was last deployed, as far as is known."""
-        evaluation = self._evaluated.get(uid)
-        return (evaluation.generation, evaluation.digest) if evaluation else None
-
     def subscribe(self, subscription: Subscription, *, adopt: bool = False) -> None:
         """Take up a Script, or a changed one.
 
-        What is new runs once against the present state; what was known runs only if a device has
-        changed meanwhile. With `adopt`, a Script that is not known here counts as run already:
-        the cluster says that it was deployed before, and only our memory is lost.
+        What is new runs once against the present state; what was known, or may not run because
+        it is new, runs only if a device has changed meanwhile. With `adopt`, a Script that is not
+        known here counts as run already: the cluster says that it was deployed before, and only
+        our memory is lost.
         """
         if self.index.get(subscription.key) == subscription:
             return
@@ -77,15 +70,21 @@ class Triggering:
             subscription.digest,
         )
         self.index.put(subscription)
-        if not is_new and known is not None:
+        if known is not None and not is_new:
             self._seen[subscription.uid] = dict(known.values)
             self._catch_up(subscription)
             return
-        self._seen[subscription.uid] = self._present(subscription)
+        seen = self._seen[subscription.uid] = self._present(subscription)
         if subscription.run_on_deploy and not (adopt and known is None):
+            if known is None:
+                # Of no generation there is: what is owed its first run gets it after a restart too.
+                self._keep(subscription.uid, Evaluation(0, "", {}))
             self._wish(subscription, Cause.DEPLOYED)
-        else:
-            self._remember(subscription)
+            return
+        if known is not None:
+            seen.update((n, v) for n, v in known.values.items() if n in subscription.reads)
+        self._remember(subscription)
+        self._catch_up(subscription)
 
     def unsubscribe(self, script: ObjectKey) -> None:
         """Start no more runs of it; what it was run for stays known."""
@@ -97,6 +96,12 @@ class Triggering:
         self.unsubscribe(script)
         self._seen.pop(uid, None)
         if self._evaluated.pop(uid, None) is not None:
+            self._evaluations.remove(uid)
+
+    def keep_only(self, uids: Container[str]) -> None:
+        """Forget all Scripts but these: the others went while nobody was looking."""
+        for uid in [uid for uid in self._evaluated if uid not in uids]:
+            del self._evaluated[uid]
             self._evaluations.remove(uid)
 
     def device_changed(self, device: DeviceRecord) -> None:
@@ -131,11 +136,12 @@ class Triggering:
         self._remember(subscription)
 
     def _remember(self, subscription: Subscription) -> None:
-        evaluation = Evaluation(
-            subscription.generation, subscription.digest, dict(self._seen[subscription.uid])
-        )
-        self._evaluated[subscription.uid] = evaluation
-        self._evaluations.put(subscription.uid, evaluation)
+        seen = dict(self._seen[subscription.uid])
+        self._keep(subscription.uid, Evaluation(subscription.generation, subscription.digest, seen))
+
+    def _keep(self, uid: str, evaluation: Evaluation) -> None:
+        self._evaluated[uid] = evaluation
+        self._evaluations.put(uid, evaluation)
 
     def _catch_up(self, subscription: Subscription) -> None:
         for name in subscription.reads if subscription.read_change else ():
@@ -153,12 +159,7 @@ class Triggering:
 
     def _wish(self, subscription: Subscription, cause: Cause, device: str = "") -> None:
         run = self._run(subscription, cause, devices=frozenset((device,) if device else ()))
-        if self._queue.offer(run, coalesce=True) is Offered.REFUSED:
-            self._metrics.runs_refused_total.labels(cause.value).inc()
-            log.warning("run refused, the queue is full", extra={"key": str(subscription.key)})
-            # Not evaluated: the next report of the device asks again.
-            self._seen[subscription.uid].pop(device, None)
-            return
+        self._queue.offer(run, coalesce=True)
         self._wake()
 
     def _run(

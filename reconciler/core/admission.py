@@ -121,7 +121,7 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Ruling:
     """Either `desired`, or what the document was meant to be.
 
     `held` are the objects that it may be; None where that cannot be told.
@@ -132,7 +132,7 @@ class Verdict:
     held: frozenset[Reference] | None = frozenset()
 
 
-def judge(document: Document, scope: Scope) -> Verdict:
+def judge(document: Document, scope: Scope) -> Ruling:
     """What follows from one document alone. Every finding in it is named, not only the first."""
     held = _identity(document, scope)
     reference = next(iter(held)) if held is not None and len(held) == 1 else None
@@ -152,13 +152,13 @@ def judge(document: Document, scope: Scope) -> Verdict:
     problems = tuple(replace(problem, reference=reference) for problem in found)
     refused = any(problem.severity == "error" for problem in problems)
     if refused or reference is None or resource is None:
-        return Verdict(desired=None, problems=problems, held=held)
+        return Ruling(desired=None, problems=problems, held=held)
     value = _cleaned(document.value, resource, reference)
     canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     if len(canonical) > MAX_OBJECT_BYTES:
         message = f"the object has {len(canonical)} bytes, more than {MAX_OBJECT_BYTES}; split it"
         large = replace(at(document, "", "ObjectTooLarge", message), reference=reference)
-        return Verdict(desired=None, problems=(*problems, large), held=held)
+        return Ruling(desired=None, problems=(*problems, large), held=held)
     desired = Desired(
         reference=reference,
         document=value,
@@ -169,7 +169,7 @@ def judge(document: Document, scope: Scope) -> Verdict:
         script=spec,
         lines=dict(_places(document, spec)),
     )
-    return Verdict(desired=desired, problems=problems)
+    return Ruling(desired=desired, problems=problems)
 
 
 def _identity(document: Document, scope: Scope) -> frozenset[Reference] | None:
@@ -244,19 +244,19 @@ def _metadata(document: Document, scope: Scope, found: list[Problem]) -> None:
         elif name not in _META:
             message = findings.unknown_field(name, _META)
             found.append(at(document, pointer, "UnknownField", message))
+    namespace = metadata.get("namespace") or scope.namespace
+    if isinstance(namespace, str) and namespace not in scope.allowed:
+        message = (
+            f"this repository may not write to namespace {quoted(namespace)}; "
+            f"it may write to {', '.join(sorted(scope.allowed))}"
+        )
+        found.append(at(document, "/metadata/namespace", "NamespaceNotAllowed", message))
     own = {k: v for k, v in metadata.items() if k in _META}
     try:
         meta = ObjectMeta.model_validate(own, by_name=False)
     except ValidationError as error:
         found.extend(findings.of_validation(error, document, ObjectMeta, "/metadata"))
         return
-    namespace = meta.namespace or scope.namespace
-    if namespace not in scope.allowed:
-        message = (
-            f"this repository may not write to namespace {namespace}; "
-            f"it may write to {', '.join(sorted(scope.allowed))}"
-        )
-        found.append(at(document, "/metadata/namespace", "NamespaceNotAllowed", message))
     found.extend(_labels(document, "labels", meta.labels))
     found.extend(_labels(document, "annotations", meta.annotations))
 

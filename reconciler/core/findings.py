@@ -114,6 +114,8 @@ def unknown_field(name: str, known: Sequence[str]) -> str:
 
 def _mismatch(value: str, pattern: str) -> str:
     words = WORDS.get(pattern, f"it must match {pattern}")
+    if pattern == REGISTER:
+        return f"this will not do; {words}"  # it may hold a password
     return f"{quoted(value)} will not do{foreign_letters(value)}; {words}"
 
 

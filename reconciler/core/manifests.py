@@ -41,7 +41,7 @@ Change: TypeAlias = bytes | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Objects that are wanted otherwise than before, no longer wanted, or newly held or released."""
+    """Objects that are wanted otherwise than before, no longer wanted, newly held or released."""
 
     references: frozenset[Reference]
 
@@ -73,8 +73,12 @@ class ManifestSet:
     update with everything. `held` and `prune_safe` know more: they remember what broken files were.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(
+        self, scope: Scope, *, max_files: int = MAX_FILES, max_objects: int = MAX_OBJECTS
+    ) -> None:
         self.scope = scope
+        self._max_files = max_files
+        self._max_objects = max_objects
         self._files: dict[PurePosixPath, _File] = {}
         self._objects: dict[Reference, tuple[Desired, ...]] = {}
         self._desired: dict[Reference, Desired] = {}
@@ -94,6 +98,10 @@ class ManifestSet:
     def held(self) -> frozenset[Reference]:
         """What is not wanted as things are, and must not be pruned either."""
         return frozenset(r for r in {*self._held, *self._clashing} if r not in self._desired)
+
+    def knows(self, reference: Reference) -> bool:
+        """Whether an object is desired or held."""
+        return self._state(reference) is not False
 
     @property
     def paths(self) -> frozenset[PurePosixPath]:
@@ -119,14 +127,137 @@ class ManifestSet:
     def update(self, changes: Mapping[PurePosixPath, Change]) -> Changed:
         """Take in what changed since the last update; the first one takes in everything."""
         old = {path: self._files[path] for path in changes if path in self._files}
+        room = _Room(
+            files=self._max_files - len(self._files) + len(old),
+            objects=self._max_objects - self._count + sum(len(f.objects) for f in old.values()),
+        )
+        new = {
+            path: room.take(path, self._read(path, change))
+            for path, change in sorted(changes.items())
+            if change is not None
+        }
+        touched = frozenset[Reference]().union(
+            *(file.references for file in (*old.values(), *new.values()))
+        )
+        before = {reference: self._state(reference) for reference in touched}
         for path, file in old.items():
             self._remove(path, file)
-        new: dict[PurePosixPath, _File] = {}
-        for path in sorted(path for path, change in changes.items() if change is not None):
-            new[path] = self._admitted(path, changes[path])
-            self._add(path, new[path])
-        touched = frozenset().union(*(f.references for f in (*old.values(), *new.values())))
-        before = {r: _state(old.values(), r) for r in touched}
-        self._hold(changes, old, new)
+        for path, file in new.items():
+            self._add(path, file)
+        self._keep(changes, old, new, touched=before)
         self._begun = True
-        return Changed(frozenset(r for r in touched if before[r] != self._state(r)))
+        return Changed(frozenset(r for r in touched if self._state(r) != before[r]))
+
+    def _read(self, path: PurePosixPath, change: bytes | Problem) -> _File:
+        if isinstance(change, Problem):
+            return _File(problems=(change,), opaque=True)
+        if change.startswith(layout.LFS_POINTER):
+            return _File(problems=(layout.lfs_problem(path),), opaque=True)
+        file = yamldocs.read(path, change)
+        rulings = [admission.judge(document, self.scope) for document in file.documents]
+        held = [ruling.held for ruling in rulings]
+        return _File(
+            objects=tuple(v.desired for v in rulings if v.desired is not None),
+            problems=(*file.problems, *(p for v in rulings for p in v.problems)),
+            broken=frozenset[Reference]().union(*(h for h in held if h is not None)),
+            opaque=bool(file.problems) or None in held,
+        )
+
+    def _keep(
+        self,
+        changes: Mapping[PurePosixPath, Change],
+        old: Mapping[PurePosixPath, _File],
+        new: Mapping[PurePosixPath, _File],
+        *,
+        touched: Iterable[Reference],
+    ) -> None:
+        """Hold what an opaque file may still declare; the module says which objects that is."""
+        opaque = [path for path, file in new.items() if file.opaque]
+        if not opaque:
+            return
+        unexplained = not self._begun or any(file.unexplained for file in old.values())
+        gone = [reference for reference in touched if self._state(reference) is False]
+        for path in opaque:
+            own = old[path].references if path in old else frozenset()
+            kept = frozenset(r for r in gone if r in own or _may_name(changes[path], r.name))
+            self._remove(path, new[path])
+            self._add(path, replace(new[path], kept=kept, unexplained=unexplained))
+
+    def _add(self, path: PurePosixPath, file: _File) -> None:
+        self._files[path] = file
+        self._count += len(file.objects)
+        for desired in file.objects:
+            reference = desired.reference
+            self._set(reference, (*self._objects.get(reference, ()), desired))
+        self._held.update(file.broken | file.kept)
+        if file.problems:
+            self._with_problems.add(path)
+        if file.unexplained:
+            self._unexplained.add(path)
+
+    def _remove(self, path: PurePosixPath, file: _File) -> None:
+        del self._files[path]
+        self._count -= len(file.objects)
+        for desired in file.objects:
+            reference = desired.reference
+            others = tuple(o for o in self._objects.get(reference, ()) if o.path != path)
+            self._set(reference, others)
+        for reference in file.broken | file.kept:
+            self._held[reference] -= 1
+            if not self._held[reference]:
+                del self._held[reference]
+        self._with_problems.discard(path)
+        self._unexplained.discard(path)
+
+    def _set(self, reference: Reference, objects: tuple[Desired, ...]) -> None:
+        self._clashing.discard(reference)
+        self._desired.pop(reference, None)
+        self._objects[reference] = objects
+        if len(objects) == 1:
+            self._desired[reference] = objects[0]
+        elif objects:
+            self._clashing.add(reference)
+        else:
+            del self._objects[reference]
+
+    def _state(self, reference: Reference) -> str | bool:
+        """The digest that is wanted, else whether the object is held."""
+        desired = self._desired.get(reference)
+        if desired is not None:
+            return desired.digest
+        return reference in self._held or reference in self._clashing
+
+    def _clash(self, reference: Reference) -> Iterator[Problem]:
+        objects = sorted(self._objects[reference], key=lambda o: (o.path, o.line, o.pointer))
+        for desired in objects:
+            others = ", ".join(f"{o.path}:{o.line}" for o in objects if o is not desired)
+            message = f"{reference} is also in {others}; keep one, until then none is applied"
+            yield desired.problem("/metadata/name", "DuplicateObject", message)
+
+
+@dataclass(slots=True)
+class _Room:
+    """What still fits. A file that does not is refused as a whole, and the others go on.
+
+    It is read again when it changes, not when room is made.
+    """
+
+    files: int
+    objects: int
+
+    def take(self, path: PurePosixPath, file: _File) -> _File:
+        if self.files < 1 or self.objects < len(file.objects):
+            what = "files" if self.files < 1 else "objects"
+            message = f"the repository has too many {what}; split it into several repositories"
+            problem = Problem(path=path, line=0, pointer="", reason="TooMany", message=message)
+            return _File(problems=(problem,), opaque=True)
+        self.files -= 1
+        self.objects -= len(file.objects)
+        return file
+
+
+def _may_name(change: Change, name: str) -> bool:
+    """Whether content may hold an object's name. What is no plain text may hold any."""
+    if not isinstance(change, bytes) or change.startswith(layout.LFS_POINTER):
+        return True
+    return b"\0" in change or b"\\" in change or name.encode() in change

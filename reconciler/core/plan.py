@@ -279,12 +279,14 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
     revision = text(applied.get(ANNOTATION_REVISION)) if is_same else ""
     document = _document(wanted, repository, revision or repository.revision)
     if resource not in _MERGED_LISTS:
-        # The digest is among the annotations: the same manifest, and nothing taken from it.
-        if covers(live, document):
+        # The digest is among the annotations: the same manifest, and nothing taken from it. Items
+        # of a list may come without kind and apiVersion.
+        if covers({"apiVersion": resource.api_version, "kind": ref.kind, **live}, document):
             return None
         return Apply(ref, resource, document, is_new=False)
-    if live.get("apiVersion") != document["apiVersion"]:
-        message = f"{ref} is live as {live.get('apiVersion')}; write that apiVersion"
+    version = live.get("apiVersion", resource.api_version)
+    if version != resource.api_version:
+        message = f"{ref} is live as {version}; write that apiVersion"
         return Skip(ref, SkipReason.NOT_SERVED, message)
     list_name, name_field = _MERGED_LISTS[resource]
     ops = merge(live, document, list_name=list_name, name_field=name_field, exactly=not is_same)

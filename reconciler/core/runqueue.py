@@ -4,7 +4,9 @@ Fair: between namespaces first, then between the Scripts of a namespace, each in
 one Script keep their order, and none is handed out while an earlier one of the same Script is
 still in flight. Stingy: where the Script's promise allows it, a wish that arrives while one waits
 joins it, because the state of devices is taken when a run is dispatched, not when it is wished.
-Bounded: a full queue refuses, and says so; it never drops in silence.
+Bounded: a full queue refuses, and says so; it never drops in silence. A wish that may be joined is
+never refused: there is at most one of each cause and Script, so that they cannot flood, and a
+change of a device is not lost because somebody calls a webhook too often.
 
 Not promised: durability. That is for a journal in front of this.
 """
@@ -56,14 +58,18 @@ class RunQueue:
             yield from runs
 
     def offer(self, run: Run, *, coalesce: bool) -> Offered:
-        """Take a wish in. With `coalesce`, one that waits for the same reason absorbs it."""
+        """Take a wish in. With `coalesce`, one that waits for the same reason absorbs it.
+
+        Only a wish without `coalesce` can be refused.
+        """
         runs = self._waiting.get(run.script)
         if coalesce and runs:
             for at, waiting in enumerate(runs):
                 if waiting.cause == run.cause and waiting.uid == run.uid and not waiting.event:
                     runs[at] = replace(waiting, devices=waiting.devices | run.devices)
                     return Offered.COALESCED
-        if self._depth >= self._total or (runs is not None and len(runs) >= self._per_script):
+        is_full = self._depth >= self._total or len(runs or ()) >= self._per_script
+        if is_full and not coalesce:
             return Offered.REFUSED
         if runs is None:
             runs = self._waiting[run.script] = deque()

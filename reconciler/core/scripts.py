@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from reconciler.api.meta import RUNS_SUCCEEDING, ConditionStatus
+from reconciler.api.meta import READY, RUNS_SUCCEEDING, ConditionStatus
 from reconciler.api.script import RunStatus, ScriptSpec, ScriptStatus
 from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
@@ -90,6 +90,19 @@ def first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in ("spec", *first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {first['msg']}{more}"
+
+
+def ready_digest(record: ScriptRecord) -> str:
+    """The digest with which this very spec was Ready, or the empty text.
+
+    Only then does `status.digest` belong to this spec: while a new one is not Ready it still names
+    what ran before.
+    """
+    status = record.status
+    is_ready = status.observed_generation == record.generation and any(
+        c.type == READY and c.status == "True" for c in status.conditions
+    )
+    return status.digest if is_ready else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

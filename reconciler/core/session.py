@@ -4,9 +4,11 @@ All that changes the state of a session is in `receive` and `send`. An illegal e
 changes nothing: `PeerProtocolError` when it was theirs, `LocalProtocolError` when it was ours.
 
     state      Connect   Continue   Results   Exit       send     stop
-    Awaiting   Open      error      error     Closed     error    Closed
+    Awaiting   Open      error      error     Draining   error    Draining
     Open       error     Open       Open      Draining   Open     Draining
     Draining   error     Draining   Draining  Draining   error    Draining
+
+A session that is Draining has no credit, whatever the peer says it would still take.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def receive(session: Session, message: ClientMessage) -> Session:
     match message:
         case Connect():
             if session.phase is not Phase.AWAITING:
-                raise PeerProtocolError("Connect came twice")
+                raise PeerProtocolError("Connect came twice, or after Exit")
             if message.protocol != PROTOCOL:
                 raise PeerProtocolError(
                     f"the executor speaks protocol {message.protocol}, this controller {PROTOCOL}; "
@@ -77,6 +79,8 @@ def receive(session: Session, message: ClientMessage) -> Session:
             return replace(session, phase=Phase.OPEN)
         case Continue():
             _connected(session, "Continue")
+            if session.phase is Phase.DRAINING:
+                return session
             credit = session.credit + message.credit
             if credit > MAX_CREDIT:
                 raise PeerProtocolError(f"credit above {MAX_CREDIT}")

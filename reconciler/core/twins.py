@@ -119,8 +119,9 @@ def decode_device(obj: JsonObject) -> DeviceRecord:
     """The record of a Device, as a JSON decoder made it (dicts and lists).
 
     Raises `ObjectInvalid` for an object without name or UID. Whatever else has the wrong type
-    reads as absent; of two entries with one name the first counts, as it does for KubeEdge. A
-    cluster with DeviceStatus objects needs `view` on top: the Device alone does not tell.
+    reads as absent; of two entries with one name the first counts, as it does for KubeEdge; one
+    without apiVersion reads as v1beta1. A cluster with DeviceStatus objects needs `view` on top:
+    the Device alone does not tell.
     """
     metadata = _dict(obj.get("metadata"))
     key, uid = _identity(metadata, "Device")

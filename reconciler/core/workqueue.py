@@ -18,6 +18,8 @@ K = TypeVar("K")
 # start than client-go's 5 ms, since what fails here is a remote call or a person's file.
 BASE_DELAY = 0.2
 MAX_DELAY = 120.0
+# Stale entries of the schedule that are left in it; sweeping sooner would cost more than they do.
+SLACK = 64
 
 
 @dataclass(slots=True)
@@ -58,6 +60,10 @@ class WorkQueue(Generic[K]):
         self._due[key] = due
         self._serial += 1
         heapq.heappush(self._heap, (due, self._serial, key))
+        if len(self._heap) > 2 * len(self._due) + SLACK:
+            # Wishes that were overtaken would otherwise stay until their time.
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
     def add_rate_limited(self, key: K, now: float) -> float:
         """Add after a delay that doubles with each call since the last `forget`; the delay."""

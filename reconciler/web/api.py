@@ -154,6 +154,25 @@ class Webhook:
         send(resp, {"runId": run_id}, 202)
 
 
+class Trigger:
+    """Queues one run of the Script in the path, whatever its policy; a POST's JSON is the event."""
+
+    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+        self._operations = operations
+        self._insecure = insecure
+
+    async def on_post(self, req: Request, resp: Response, namespace: str, name: str) -> None:
+        _require_local(req, insecure=self._insecure)
+        refuse_cross_site(req.scope)
+        body = await req.stream.read()
+        if body:
+            _require_json(header(req.scope, b"content-type"), body)
+        run_id = await self._operations.trigger(
+            ObjectKey(namespace, name), cause=Cause.MANUAL, event=body
+        )
+        send(resp, {"runId": run_id}, 202)
+
+
 def _require_local(req: Request, *, insecure: bool) -> None:
     if not insecure and not is_local(req.scope):
         raise Refusal(

@@ -128,6 +128,21 @@ def test_what_is_as_it_should_be_needs_no_step():
     )
 
 
+def test_items_of_a_list_may_come_without_kind_and_version():
+    current = {
+        m.reference: {k: v for k, v in live(m).items() if k not in ("kind", "apiVersion")}
+        for m in (SCRIPT, DEVICE)
+    }
+    assert make(SCRIPT, DEVICE, live=current).steps == ()
+
+
+def test_a_script_that_lost_its_spec_is_applied():
+    current = {k: v for k, v in live(SCRIPT).items() if k != "spec"}
+    assert make(SCRIPT, live={SCRIPT.reference: current}).steps == (
+        Apply(SCRIPT.reference, SCRIPTS, document(SCRIPT), is_new=False),
+    )
+
+
 def test_only_what_changed_is_looked_at():
     other = manifest("Script", "other", {})
     assert make(SCRIPT, other, changed=[other.reference]) == Plan(

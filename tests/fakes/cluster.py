@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.core.objects import JsonObject, ObjectKey, Resource
@@ -27,7 +27,7 @@ class FakeCluster:
 
     `fail(method, *errors)` makes the next calls raise, one each; a watch raises when it is first
     read. `fail(..., forever=True)` keeps raising the last one until `heal`. `answer_pages` are
-    given instead of real pages. `silence` makes watches, open ones too, tell nothing until their
+    given, or raised, instead of real pages. `silence` makes watches, open ones too, tell nothing until their
     timeout by the clock, as a half-open connection does, and `watch_only_batches` scripts what the
     next watch yields before it ends. Watches end by `clock`.
     """
@@ -39,7 +39,7 @@ class FakeCluster:
         self._clock = clock
         self._errors: defaultdict[str, deque[Exception]] = defaultdict(deque)
         self._lasting: dict[str, Exception] = {}
-        self._pages: deque[Page] = deque()
+        self._pages: deque[Page | Exception] = deque()
         self._batches: deque[Sequence[Sequence[WatchEvent]]] = deque()
         self._is_silent = False
         self._broken: asyncio.Future[None] | None = None
@@ -54,7 +54,7 @@ class FakeCluster:
         self._lasting.clear()
         self._is_silent = False
 
-    def answer_pages(self, *pages: Page) -> None:
+    def answer_pages(self, *pages: Page | Exception) -> None:
         self._pages.extend(pages)
 
     def watch_only_batches(self, *batches: Sequence[WatchEvent]) -> None:
@@ -86,7 +86,10 @@ class FakeCluster:
     ) -> Page:
         self._enter("list_page", resource, resource_version)
         if self._pages:
-            return self._pages.popleft()
+            page = self._pages.popleft()
+            if isinstance(page, Exception):
+                raise page
+            return page
         return await self.real.list_page(
             resource,
             namespace=namespace,
@@ -119,7 +122,8 @@ class FakeCluster:
         try:
             while True:
                 following = asyncio.ensure_future(anext(real, ()))
-                await asyncio.wait({following, ends, broken}, return_when="FIRST_COMPLETED")
+                waiting: set[asyncio.Future[Any]] = {following, ends, broken}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if broken.done():
                     broken.result()
                 if ends.done():

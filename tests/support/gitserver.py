@@ -5,6 +5,7 @@ Nothing here reads the configuration of whoever runs the tests. Servers are ende
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import getpass
@@ -15,12 +16,11 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from tests.support.waiting import wait_until
 
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
@@ -50,6 +50,19 @@ def git(
     )
     assert done.returncode == 0, (arguments, done.stderr.decode("utf-8", "replace"))
     return done.stdout.decode("utf-8", "replace").removesuffix("\n")
+
+
+class SystemClock:
+    """Real time, where a real server is waited for."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 class Repository:
@@ -84,7 +97,12 @@ class Repository:
         return commit
 
     def commit(
-        self, files: Mapping[str, bytes | None], branch: str = "main", message: str = "change"
+        self,
+        files: Mapping[str, bytes | None],
+        branch: str = "main",
+        message: str = "change",
+        *,
+        mode: int = 0o100644,
     ) -> str:
         """Put `files` (None removes one) on top of `branch`, in one git process."""
         parent = self.tip(branch)
@@ -99,7 +117,9 @@ class Repository:
             if data is None:
                 lines.append(f"D {path}\n".encode())
             else:
-                lines.append(f"M 100644 inline {path}\ndata {len(data)}\n".encode() + data + b"\n")
+                lines.append(
+                    f"M {mode:o} inline {path}\ndata {len(data)}\n".encode() + data + b"\n"
+                )
         self.git("fast-import", "--quiet", "--force", stdin=b"".join(lines))
         tip = self.tip(branch)
         assert tip is not None
@@ -124,6 +144,15 @@ class Repository:
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
+
+
+def wait_until(condition: Callable[[], object], claim: str, *, seconds: float = 10) -> None:
+    """Look every 5 ms until `condition` holds; fail with `claim` when it does not in time."""
+    end = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, f"not in time: {claim}"
+        pause.wait(0.005)
 
 
 def free_port() -> int:

@@ -18,6 +18,8 @@ FILE = "cluster.db"
 LOCK = "cluster.lock"
 # The number that SCHEMA sets: raised with every change that older programs cannot read.
 FORMAT = 1
+# Nobody else writes; who reads does not block. What still does after this is a fault.
+BUSY_SECONDS = 1.0
 SCHEMA = """
 BEGIN;
 CREATE TABLE object (
@@ -183,7 +185,9 @@ def _opened(folder: Path) -> sqlite3.Connection:
     # Secrets are among the documents: nobody else reads them.
     path.touch(mode=0o600)
     try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL, the default of many, loses the last commits with the power.
         connection.execute("PRAGMA synchronous = FULL")

@@ -126,7 +126,7 @@ def _merged(live: JsonObject, given: JsonObject) -> dict[str, Json]:
 def _without(document: JsonObject, path: Path, *, keep: frozenset[Path]) -> dict[str, Json]:
     """`document` without `path`, and without the maps that this leaves empty.
 
-    What lies below a path in `keep` was just set and stays.
+    A map whose path is in `keep` was set as such, and may be empty.
     """
     first, *rest = path
     result = dict(document)
@@ -136,10 +136,8 @@ def _without(document: JsonObject, path: Path, *, keep: frozenset[Path]) -> dict
             result.pop(first, None)
     elif isinstance(child, Mapping):
         below = frozenset(kept[1:] for kept in keep if kept[0] == first)
-        if () in below:
-            return result
         smaller = _without(child, tuple(rest), keep=below)
-        if smaller or not child:
+        if smaller or not child or () in below:
             result[first] = smaller
         else:
             del result[first]

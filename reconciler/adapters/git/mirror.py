@@ -20,6 +20,7 @@ from typing import TypeVar
 import pygit2
 from pygit2.enums import ConfigLevel, RepositoryOpenFlag
 
+from reconciler.adapters.git import objects
 from reconciler.errors import SourceUnavailable
 
 T = TypeVar("T")
@@ -96,7 +97,7 @@ class Mirror:
 
     async def tip(self, ref: str) -> str | None:
         """The commit that a ref of the mirror points to."""
-        return await self.call(lambda repository: target(repository, ref))
+        return await self.call(lambda repository: objects.target(repository, ref))
 
     async def rebuild(self, fill: Callable[[Path], Awaitable[None]]) -> None:
         """Replace the mirror by a new one that `fill` has filled; if it raises, nothing changes.
@@ -190,20 +191,6 @@ class Mirror:
         if self._repository is not None:
             self._repository.free()
             self._repository = None
-
-
-def target(repository: pygit2.Repository, ref: str) -> str | None:
-    """The id that a direct ref points to; None if there is no such ref."""
-    found = repository.references.get(ref)
-    return None if found is None else str(found.resolve().target)
-
-
-def set_target(repository: pygit2.Repository, ref: str, commit: str | None) -> None:
-    """Point a ref of the mirror to `commit`, or remove it."""
-    if commit is not None:
-        repository.references.create(ref, pygit2.Oid(hex=commit), force=True)
-    elif ref in repository.references:
-        repository.references.delete(ref)
 
 
 def _create(path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import PurePosixPath
 import pygit2
 from pygit2.enums import FileMode
 
+from reconciler.adapters.git import objects
 from reconciler.adapters.git.answers import Push
-from reconciler.adapters.git.mirror import previous, set_target, target, tracked
+from reconciler.adapters.git.mirror import previous, tracked
 from reconciler.adapters.git.upstream import Upstream
-from reconciler.errors import PushRefused, PushRejected
+from reconciler.errors import PushRefused, PushRejected, SourceUnavailable
 from reconciler.ports.clock import Clock
 from reconciler.ports.git import CommitId
 
@@ -92,14 +93,21 @@ class GitStatusRef:
         if commit is None:
             return Push.LANDED, None
         expected = await self._mirror.tip(tracked(self._ref))
-        outcome, said = await self._upstream.transport.push(
-            commit, self._ref, expected=expected, git_dir=self._mirror.path, fd=lock
-        )
+        try:
+            outcome, said = await self._upstream.transport.push(
+                commit, self._ref, expected=expected, git_dir=self._mirror.path, fd=lock
+            )
+        except SourceUnavailable:
+            # The connection broke: before the push, after it, or instead of saying "stale".
+            tip = await self._upstream.ask(self._ref)
+            if tip == expected:
+                raise
+            outcome, said = (Push.LANDED if tip == commit else Push.MOVED), ""
         if outcome is Push.REFUSED:
             raise PushRefused(f"{self._upstream.address} refuses a push to {self._ref}: {said}")
         if outcome is Push.LANDED:
             await self._mirror.call(
-                lambda repository: set_target(repository, tracked(self._ref), commit)
+                lambda repository: objects.set_target(repository, tracked(self._ref), commit)
             )
             await self._upstream.tidy(lock)
         return outcome, CommitId(commit)
@@ -112,8 +120,8 @@ class GitStatusRef:
         elif tip is None and known is not None:
 
             def let_go(repository: pygit2.Repository) -> None:
-                set_target(repository, previous(self._ref), known)
-                set_target(repository, tracked(self._ref), None)
+                objects.set_target(repository, previous(self._ref), known)
+                objects.set_target(repository, tracked(self._ref), None)
 
             await self._mirror.call(let_go)
         return tip != known
@@ -129,9 +137,10 @@ class GitStatusRef:
             folder[path.name] = data
 
         def commit(repository: pygit2.Repository) -> str | None:
-            tip = target(repository, tracked(self._ref))
-            base = tip or target(repository, previous(self._ref))
-            old = repository[base].tree.id if base else None
+            tip = objects.target(repository, tracked(self._ref))
+            base = tracked(self._ref) if tip else previous(self._ref)
+            held = objects.target(repository, base)
+            old = pygit2.Oid(hex=objects.commit(repository, base).tree) if held else None
             new = _updated(repository, old, nested)
             if new == old if tip else new is None:
                 return None

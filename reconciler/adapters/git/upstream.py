@@ -11,7 +11,8 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
-from reconciler.adapters.git.mirror import Mirror, previous, set_target, target, tracked
+from reconciler.adapters.git import objects
+from reconciler.adapters.git.mirror import Mirror, previous, tracked
 from reconciler.adapters.git.transport import Transport
 from reconciler.errors import ScriptOpsError, SourceInvalid, SourceUnavailable
 
@@ -102,9 +103,9 @@ class Upstream:
 
     async def _fetch(self, ref: str, lock: int) -> None:
         def keep_previous(repository: pygit2.Repository) -> None:
-            commit = target(repository, tracked(ref))
+            commit = objects.target(repository, tracked(ref))
             if commit is not None:
-                set_target(repository, previous(ref), commit)
+                objects.set_target(repository, previous(ref), commit)
 
         await self.mirror.call(keep_previous)
         await self.transport.fetch([_refspec(ref)], git_dir=self.mirror.path, fd=lock)
@@ -135,7 +136,7 @@ def _read_local(path: Path, ref: str) -> tuple[str | None, bool] | None:
     except pygit2.GitError:
         return None
     try:
-        commit = target(repository, ref)
+        commit = objects.target(repository, ref)
         return commit, commit is not None or any(True for _ in repository.references)
     except (pygit2.GitError, KeyError, ValueError):
         return None

@@ -12,6 +12,7 @@ import orjson
 
 from reconciler.adapters.kube.events import MERGE_PATCH, Recorder
 from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused, translate
+from reconciler.adapters.kube.preconditions import as_json_patch, uid_of
 from reconciler.adapters.kube.transport import BODY_BYTES, Transport
 from reconciler.core import objects
 from reconciler.core.objects import Json, JsonObject, ObjectKey, Resource, mapping, sequence, text
@@ -148,6 +149,9 @@ class KubeCluster:
         field_manager: str,
         status: bool = False,
     ) -> JsonObject:
+        uid = uid_of(patch)
+        if status and resource.has_status and uid:
+            return await self._patch_status_of(resource, key, uid, patch, field_manager)
         return await self._patch(
             resource, key, patch, MERGE_PATCH, field_manager=field_manager, status=status
         )
@@ -235,6 +239,24 @@ class KubeCluster:
             query={"fieldManager": field_manager},
             body=body,
             content_type=content_type,
+        )
+
+    async def _patch_status_of(
+        self, resource: Resource, key: ObjectKey, uid: str, patch: JsonObject, field_manager: str
+    ) -> JsonObject:
+        """One request as a rule; three where the status lacks what the patch builds on."""
+        steps = as_json_patch(uid, patch.get("status"))
+        try:
+            return await self._patch(
+                resource, key, steps, JSON_PATCH, field_manager=field_manager, status=True
+            )
+        except PatchRefused:
+            meta = mapping((await self.get(resource, key)).get("metadata"))
+        if meta.get("uid") != uid:
+            raise Conflict(f"{resource.kind} {key} is another object now, not {uid}")
+        body = {**patch, "metadata": {"resourceVersion": meta.get("resourceVersion")}}
+        return await self._patch(
+            resource, key, body, MERGE_PATCH, field_manager=field_manager, status=True
         )
 
     async def _remove(

@@ -1,0 +1,563 @@
+"""ScriptRepositories: fetched, read, planned, applied, pruned, and told how that went."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import cast
+
+from reconciler.api.meta import duration
+from reconciler.api.script import ScriptStatus
+from reconciler.api.scriptrepository import (
+    Counts,
+    ScriptRepositorySpec,
+    ScriptRepositoryStatus,
+)
+from reconciler.api.scriptrepository import (
+    Problem as ReportedProblem,
+)
+from reconciler.controllers.applying import Applied, Applier
+from reconciler.controllers.events import Events
+from reconciler.controllers.loop import KeyLoop
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.outcome import Result
+from reconciler.controllers.revisions import Reading, Revisions
+from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
+from reconciler.controllers.world import World
+from reconciler.core import conditions, plan, repositories
+from reconciler.core.admission import Scope
+from reconciler.core.changeset import ChangeSet
+from reconciler.core.conditions import Verdict
+from reconciler.core.objects import (
+    SCRIPT_REPOSITORIES,
+    SECRETS,
+    STATUS_FIELD_MANAGER,
+    JsonObject,
+    ObjectKey,
+    Reference,
+    Resource,
+    mapping,
+)
+from reconciler.core.problems import Problem
+from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.scripts import ScriptRecord
+from reconciler.core.store import Delta
+from reconciler.errors import (
+    ObjectNotFound,
+    ScriptOpsError,
+    SourceInvalid,
+    Stalled,
+    Transient,
+    Waiting,
+)
+from reconciler.ports.clock import Clock
+from reconciler.ports.cluster import Cluster
+from reconciler.ports.git import Git, Remote
+from reconciler.ports.registry import ArtifactRef, Registry
+
+log = logging.getLogger(__name__)
+
+# Repositories worked on at once: a slow server holds up at most its own.
+WORKERS = 8
+# A remote that does not answer is asked again after this, and then ever more rarely.
+WATCH_RETRY = 5.0
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one repository in this process."""
+
+    uid: str
+    spec: ScriptRepositorySpec
+    remote: Remote
+    revisions: Revisions
+    watch: asyncio.Task[None]
+    # Objects to plan for again: a write failed, or somebody changed them.
+    again: set[Reference] = field(default_factory=set)
+    applied: repositories.Applied | None = None
+    synced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """A revision that was taken in. `published` counts artifacts whose bytes are new."""
+
+    key: ObjectKey
+    revision: str
+    changes: ChangeSet
+    published: int
+    problems: tuple[Problem, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        """For people: `2 created, 40 unchanged, 1 artifact published`."""
+        if not self.published:
+            return str(self.changes)
+        what = f"{self.published} artifact{'s' if self.published > 1 else ''} published"
+        return what if self.changes == ChangeSet() else f"{self.changes}, {what}"
+
+
+class Repositories:
+    """Reconciles ScriptRepositories, each alone.
+
+    A commit that changes nothing of the repository's own folder costs one status PATCH and no other
+    write. A revision is applied as far as it can be: what is invalid in it is reported and keeps
+    what is live, what is valid goes out. Objects that somebody else deletes or changes are put
+    back.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        cluster: Cluster,
+        git: Git,
+        registry: Registry,
+        commits: StatusCommits,
+        events: Events,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        cluster_name: str,
+        replace_versions: bool,
+        allow_repositories: bool = False,
+        served: Callable[[], frozenset[Resource]],
+        in_use: Callable[[ArtifactRef], bool],
+        published: Callable[[Collection[ArtifactRef]], None],
+        synced: Callable[[ObjectKey], None],
+    ) -> None:
+        self._world = world
+        self._cluster = cluster
+        self._git = git
+        self._registry = registry
+        self._commits = commits
+        self._events = events
+        self._clock = clock
+        self._metrics = metrics
+        self._cluster_name = cluster_name
+        self._replace_versions = replace_versions
+        self._allow_repositories = allow_repositories
+        self._served = served
+        self._in_use = in_use
+        self._published = published
+        self._synced = synced
+        self._applier = Applier(world, cluster)
+        self._states: dict[ObjectKey, _State] = {}
+        # Ahead of the watch: what we wrote last, by UID.
+        self._written: dict[str, ScriptRepositoryStatus] = {}
+        self._status_commit: dict[str, str] = {}
+        self.loop: KeyLoop[ObjectKey] = KeyLoop(
+            "ScriptRepository", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
+        )
+        # Told of each revision that led to anything.
+        self.listeners: list[Callable[[Synced], None]] = []
+
+    # Wake-ups.
+
+    def changed(self, delta: Delta[RepositoryRecord]) -> None:
+        old, new = delta.old, delta.new
+        if old is None or new is None or old.generation != new.generation or old.uid != new.uid:
+            self.loop.add(delta.key)
+
+    def script_changed(self, delta: Delta[ScriptRecord]) -> None:
+        """Put back what somebody else did to a Script of ours."""
+        record = delta.new or delta.old
+        if record is None or not record.repository_uid:
+            return
+        owner = self._world.repository(record.repository_uid)
+        state = self._states.get(owner.key) if owner else None
+        ref = Reference("Script", *delta.key)
+        if owner is None or state is None or ref not in state.revisions.desired:
+            return
+        if delta.old is not None and delta.new is not None:
+            if delta.old.generation == delta.new.generation:
+                return
+            wanted = plan.make(
+                (ref,),
+                repository=self._plan_repository(owner, state.spec, state.revisions),
+                desired=state.revisions.desired,
+                live={ref: delta.new.document},
+            )
+            if not wanted.steps:
+                return
+        elif delta.new is not None:
+            return
+        state.again.add(ref)
+        self.loop.add(owner.key)
+
+    def is_synced(self, key: ObjectKey) -> bool:
+        """Whether the repository has been read since this process started."""
+        state = self._states.get(key)
+        return state is not None and state.synced
+
+    def problems(self, key: ObjectKey) -> Sequence[Problem]:
+        state = self._states.get(key)
+        return state.revisions.problems if state else ()
+
+    def status_changed(self, record: ScriptRecord, status: ScriptStatus, transition: bool) -> None:  # noqa: FBT001 - a listener's signature
+        """Commit a Script's status to its repository's status ref."""
+        self._commit_status(record, status, transition=transition)
+
+    def script_gone(self, record: ScriptRecord) -> None:
+        self._commit_status(record, None, transition=True)
+
+    def _commit_status(
+        self, record: ScriptRecord, status: ScriptStatus | None, *, transition: bool
+    ) -> None:
+        owner = self._world.repository(record.repository_uid) if record.repository_uid else None
+        state = self._states.get(owner.key) if owner else None
+        if owner is None or state is None:
+            return
+        target = self._target(state)
+        if target is None:
+            return
+        try:
+            self._commits.put(
+                target,
+                record.key,
+                status,
+                transition=transition,
+                notify=lambda commit: self._status_commit.__setitem__(owner.uid, commit),
+            )
+        except SourceInvalid as error:
+            log.warning("status ref unusable", extra={"key": str(owner.key), "error": str(error)})
+
+    def _target(self, state: _State) -> StatusTarget | None:
+        ref = state.spec.status_ref
+        if ref is None:
+            ref = f"scriptops-status/{self._cluster_name}"
+        if not ref:
+            return None
+        return StatusTarget(
+            state.remote,
+            ref,
+            timeout=duration(state.spec.timeout),
+            results_interval=duration(state.spec.results_interval),
+        )
+
+    # The reconcile.
+
+    async def _reconcile(self, key: ObjectKey) -> Result:
+        record = self._world.repositories.get(key)
+        if record is None:
+            self._close(key)
+            return Result()
+        try:
+            if record.spec is None:
+                raise Stalled(record.problem, reason="InvalidSpec")
+            if record.spec.suspend:
+                await self._report(
+                    record, conditions.ready("Suspended", "what runs goes on running"), None
+                )
+                return Result()
+            return await self._sync(record, record.spec)
+        except ScriptOpsError as error:
+            await self._report(record, _verdict_of(error), None)
+            if isinstance(error, Stalled) and record.spec is not None:
+                # A person must act, and that may be in git: look again as often as ever.
+                log.warning(
+                    "repository stalled",
+                    extra={"key": str(key), "reason": error.reason, "error": str(error)},
+                )
+                return Result(duration(record.spec.interval))
+            raise
+
+    async def _sync(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Result:
+        started = self._clock.monotonic()
+        state = await self._state(record, spec)
+        reading = await state.revisions.read(timeout=duration(spec.timeout))
+        self._metrics.git_fetch_seconds.observe(self._clock.monotonic() - started)
+        self._published(reading.published)
+        wanted = reading.changed | state.again
+        applied: Applied | None = None
+        if wanted or reading.is_first:
+            applied = await self._apply(record, spec, state, reading, wanted)
+            state.again = set(applied.failures)
+        if not state.synced:
+            state.synced = True
+            self._synced(record.key)
+        state.revisions.collect()
+        await self._conclude(record, spec, state, reading, applied, started)
+        if applied is not None and applied.failures:
+            first = next(iter(applied.failures.values()))
+            raise Transient(str(first), reason=first.reason)
+        return Result(duration(spec.interval))
+
+    async def _apply(
+        self,
+        record: RepositoryRecord,
+        spec: ScriptRepositorySpec,
+        state: _State,
+        reading: Reading,
+        wanted: Collection[Reference],
+    ) -> Applied:
+        revisions = state.revisions
+        held = revisions.held
+        return await self._applier.apply(
+            [ref for ref in wanted if ref not in held],
+            repository=self._plan_repository(record, spec, revisions),
+            desired=revisions.desired,
+            inventory=self._inventory(record.uid) if reading.is_first else (),
+            held=held,
+            prune_safe=revisions.prune_safe,
+        )
+
+    async def _conclude(
+        self,
+        record: RepositoryRecord,
+        spec: ScriptRepositorySpec,
+        state: _State,
+        reading: Reading,
+        applied: Applied | None,
+        started: float,
+    ) -> None:
+        """Report, and tell whoever listens."""
+        revision = _revision(spec, reading.commit.id)
+        problems = [
+            *(p for p in state.revisions.problems if p.severity == "error"),
+            *_problems_of(applied, state.revisions.desired),
+        ]
+        before = state.applied.counts if state.applied else record.status.counts
+        counts = applied.changes.counts() if applied is not None else before
+        total = len(state.revisions.desired)
+        if counts is not None:
+            # What this revision did not touch is unchanged in it, too.
+            counts = counts.model_copy(
+                update={"unchanged": max(total - counts.created - counts.configured, 0)}
+                if applied is not None
+                else {"created": 0, "configured": 0, "pruned": 0, "unchanged": total}
+            )
+        state.applied = repositories.Applied(
+            revision=revision,
+            digest=f"sha1:{reading.commit.tree}",
+            counts=counts or Counts(),
+            problems=[_reported(problem) for problem in problems],
+        )
+        failed = applied.failures if applied is not None else {}
+        await self._report(record, _verdict(revision, problems, failed), state.applied)
+        if applied is None and not reading.published:
+            return
+        synced = Synced(
+            key=record.key,
+            revision=revision,
+            changes=applied.changes if applied is not None else ChangeSet(),
+            published=len(reading.published),
+            problems=tuple(problems),
+            seconds=self._clock.monotonic() - started,
+        )
+        log.info(
+            "revision applied",
+            extra={"key": str(record.key), "revision": revision, "did": str(synced)},
+        )
+        for listener in self.listeners:
+            listener(synced)
+
+    def _plan_repository(
+        self, record: RepositoryRecord, spec: ScriptRepositorySpec, revisions: Revisions
+    ) -> plan.Repository:
+        commit = revisions.commit
+        return plan.Repository(
+            key=record.key,
+            uid=record.uid,
+            revision=_revision(spec, commit.id) if commit else "",
+            served=plan.writable(self._served()),
+            prune=spec.prune,
+        )
+
+    def _inventory(self, uid: str) -> list[Reference]:
+        """Every live object that carries our label."""
+        world = self._world
+        return [
+            *(Reference("Script", *r.key) for r in world.scripts if r.repository_uid == uid),
+            *(Reference("Device", *r.key) for r in world.devices if r.repository_uid == uid),
+            *(Reference("DeviceModel", *r.key) for r in world.models if r.repository_uid == uid),
+        ]
+
+    # What is kept per repository.
+
+    async def _state(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> _State:
+        state = self._states.get(record.key)
+        secrets = await self._secrets(record.key.namespace, spec)
+        remote = Remote(spec.url, secrets)
+        same = (record.uid, remote, _identity(spec))
+        if state is not None and (state.uid, state.remote, _identity(state.spec)) == same:
+            state.spec = spec
+            return state
+        self._close(record.key)
+        revisions = Revisions(
+            record.key,
+            self._git.source(remote),
+            self._registry,
+            branch=spec.ref,
+            folder=PurePosixPath(spec.path or "."),
+            scope=Scope(
+                namespace=record.key.namespace,
+                namespaces=frozenset(spec.namespaces),
+                repositories=self._allow_repositories,
+            ),
+            replace_versions=self._replace_versions,
+            in_use=self._in_use,
+        )
+        watch = asyncio.create_task(self._watch(record.key, revisions))
+        state = self._states[record.key] = _State(record.uid, spec, remote, revisions, watch)
+        return state
+
+    async def _watch(self, key: ObjectKey, revisions: Revisions) -> None:
+        while True:
+            try:
+                async for _ in revisions.changes():
+                    self.loop.add(key)
+            except ScriptOpsError as error:
+                log.debug("watch of a local repository ended", extra={"error": str(error)})
+            await self._clock.sleep(WATCH_RETRY)
+
+    def _close(self, key: ObjectKey) -> None:
+        state = self._states.pop(key, None)
+        if state is not None:
+            state.watch.cancel()
+            state.revisions.close()
+
+    async def _secrets(
+        self, namespace: str, spec: ScriptRepositorySpec
+    ) -> Mapping[str, str] | None:
+        if spec.credentials is None:
+            return None
+        key = ObjectKey(namespace, spec.credentials.name)
+        try:
+            secret = await self._cluster.get(SECRETS, key)
+        except ObjectNotFound as error:
+            raise Stalled(
+                f"there is no Secret {key}; create it, or correct spec.credentials.name",
+                reason="CredentialsNotFound",
+            ) from error
+        try:
+            return {
+                name: base64.b64decode(str(value), validate=True).decode()
+                for name, value in mapping(secret.get("data")).items()
+            }
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise Stalled(
+                f"Secret {key} holds a value that is not text", reason="CredentialsInvalid"
+            ) from error
+
+    async def stop(self) -> None:
+        tasks = [state.watch for state in self._states.values()]
+        for key in tuple(self._states):
+            self._close(key)
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    # The status.
+
+    async def _report(
+        self,
+        record: RepositoryRecord,
+        verdict: Verdict,
+        applied: repositories.Applied | None,
+    ) -> None:
+        before = self._written.get(record.uid, record.status)
+        status = repositories.status_of(
+            replace(record, status=before),
+            verdict,
+            applied,
+            status_commit=self._status_commit.get(record.uid, ""),
+            now=self._clock.now(),
+        )
+        if status == before:
+            return
+        body = status.model_dump(mode="json", exclude_none=True)
+        patch = cast("JsonObject", {"metadata": {"uid": record.uid}, "status": body})
+        try:
+            await self._cluster.merge_patch(
+                SCRIPT_REPOSITORIES,
+                record.key,
+                patch,
+                field_manager=STATUS_FIELD_MANAGER,
+                status=True,
+            )
+        except ObjectNotFound:
+            return
+        self._metrics.status_patches_total.labels("ScriptRepository").inc()
+        self._written[record.uid] = status
+        self._events.transition(
+            SCRIPT_REPOSITORIES, record.key, record.uid, before.conditions, status.conditions
+        )
+
+
+def _identity(spec: ScriptRepositorySpec) -> tuple[object, ...]:
+    """The part of a spec that cannot change under a repository that is being read."""
+    return (spec.url, spec.ref, spec.path, tuple(spec.namespaces))
+
+
+def _revision(spec: ScriptRepositorySpec, commit: str) -> str:
+    return f"{spec.ref}@sha1:{commit}"
+
+
+def _verdict_of(error: ScriptOpsError) -> Verdict:
+    if isinstance(error, Stalled):
+        return conditions.stalled(error.reason, str(error))
+    if isinstance(error, Waiting):
+        return conditions.reconciling(error.reason, str(error))
+    return conditions.reconciling(error.reason, f"{error}; trying again")
+
+
+def _verdict(
+    revision: str, problems: Sequence[Problem], failed: Mapping[Reference, ScriptOpsError]
+) -> Verdict:
+    retried = [e for e in failed.values() if not isinstance(e, Stalled)]
+    if retried:
+        return conditions.reconciling(
+            retried[0].reason, f"{len(retried)} objects not applied yet: {retried[0]}"
+        )
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return conditions.stalled(problems[0].reason, f"{problems[0]}{more}")
+    return conditions.ready("Applied", f"applied {revision}")
+
+
+def _problems_of(
+    applied: Applied | None, desired: Mapping[Reference, plan.Desired]
+) -> list[Problem]:
+    """What the cluster would not take, as problems of the files that asked for it."""
+    if applied is None:
+        return []
+    found = [
+        (skip.reference, skip.reason.value, skip.message)
+        for skip in applied.skips
+        if skip.is_problem
+    ]
+    found += [
+        (ref, error.reason, str(error))
+        for ref, error in applied.failures.items()
+        if isinstance(error, Stalled)
+    ]
+    problems: list[Problem] = []
+    for ref, reason, message in found:
+        wanted = desired.get(ref)
+        problems.append(
+            Problem(
+                path=getattr(wanted, "path", PurePosixPath(".")),
+                line=getattr(wanted, "line", 0),
+                pointer="",
+                reason=reason,
+                message=message,
+                reference=ref,
+            )
+        )
+    return problems
+
+
+def _reported(problem: Problem) -> ReportedProblem:
+    return ReportedProblem(
+        path=str(problem.path),
+        line=problem.line,
+        pointer=problem.pointer,
+        reason=problem.reason,
+        message=problem.message,
+    )

@@ -1,0 +1,170 @@
+"""What one object of a repository says of another, or of an artifact.
+
+Told only what changed, like the `ManifestSet` it belongs to: objects that nothing changed around
+are not looked at again. Mutable for the same reason; one owner, no threads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from reconciler.api.script import ManifestRef
+from reconciler.core import layout
+from reconciler.core.admission import Desired
+from reconciler.core.manifests import Changed, ManifestSet
+from reconciler.core.objects import Reference, mapping, text
+from reconciler.core.problems import Problem, escape, suggestion
+
+
+def crosscheck(
+    manifests: ManifestSet, script_files: AbstractSet[PurePosixPath]
+) -> tuple[Problem, ...]:
+    """All findings at once: for a check that runs once."""
+    check = CrossCheck(manifests)
+    check.update(Changed(frozenset(manifests.desired)), dict.fromkeys(script_files, True))
+    return check.problems
+
+
+def artifact(reference: ManifestRef) -> PurePosixPath:
+    """The script file that a Script without `register` runs."""
+    return layout.script_path(reference.name, reference.version, reference.script_type.ext)
+
+
+class CrossCheck:
+    """Which Scripts lack their artifact, and which names lead to no object of the repository.
+
+    An artifact that is absent is an error, unless the Script names a register. A Device or
+    DeviceModel that is absent is a note, and only where the repository has any of that kind:
+    others keep theirs in the cluster.
+    """
+
+    def __init__(self, manifests: ManifestSet) -> None:
+        self._manifests = manifests
+        self._files: set[PurePosixPath] = set()
+        self._versions: defaultdict[str, set[layout.ScriptPath]] = defaultdict(set)
+        # Who asks for a file, or names an object; and what an object asks for.
+        self._users: defaultdict[PurePosixPath | Reference, set[Reference]] = defaultdict(set)
+        self._wants: dict[Reference, frozenset[PurePosixPath | Reference]] = {}
+        self._lacking: dict[Reference, frozenset[PurePosixPath | Reference]] = {}
+        self._kinds: defaultdict[str, set[Reference]] = defaultdict(set)
+
+    def update(self, changed: Changed, scripts: Mapping[PurePosixPath, bool]) -> None:
+        """Take in changed objects, and script files that came (True) or went (False)."""
+        for path, present in scripts.items():
+            self._file(path, present=present)
+        again = set(changed.references)
+        came_or_went: list[PurePosixPath | Reference] = [*scripts, *changed.references]
+        for want in came_or_went:
+            again |= self._users.get(want, set())
+        for reference in changed.references:
+            self._object(reference)
+        for reference in again:
+            lacking = frozenset(w for w in self._wants.get(reference, ()) if not self._has(w))
+            if lacking:
+                self._lacking[reference] = lacking
+            else:
+                self._lacking.pop(reference, None)
+
+    @property
+    def without_artifact(self) -> frozenset[Reference]:
+        """Scripts that cannot be deployed, because their artifact is not in the repository."""
+        return frozenset(
+            reference
+            for reference, lacking in self._lacking.items()
+            if any(isinstance(want, PurePosixPath) for want in lacking)
+        )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every finding, by path and line."""
+        found = [p for reference in self._lacking for p in self._findings(reference)]
+        return tuple(sorted(found, key=lambda p: (p.path, p.line, p.pointer, p.message)))
+
+    def _file(self, path: PurePosixPath, *, present: bool) -> None:
+        parsed = layout.parse_script_path(path)
+        if not isinstance(parsed, layout.ScriptPath):
+            return
+        if present:
+            self._files.add(path)
+            self._versions[parsed.name].add(parsed)
+            return
+        self._files.discard(path)
+        self._versions[parsed.name].discard(parsed)
+        if not self._versions[parsed.name]:
+            del self._versions[parsed.name]
+
+    def _object(self, reference: Reference) -> None:
+        for want in self._wants.pop(reference, ()):
+            self._users[want].discard(reference)
+            if not self._users[want]:
+                del self._users[want]
+        desired = self._manifests.desired.get(reference)
+        if desired is None:
+            self._kinds[reference.kind].discard(reference)
+            return
+        self._kinds[reference.kind].add(reference)
+        wants = frozenset(want for want, _pointer in _wants(desired))
+        if wants:
+            self._wants[reference] = wants
+        for want in wants:
+            self._users[want].add(reference)
+
+    def _has(self, want: PurePosixPath | Reference) -> bool:
+        if isinstance(want, PurePosixPath):
+            return want in self._files
+        return self._manifests.knows(want)
+
+    def _findings(self, reference: Reference) -> Iterator[Problem]:
+        desired = self._manifests.desired[reference]
+        lacking = self._lacking[reference]
+        for want, pointer in _wants(desired):
+            if want not in lacking:
+                continue
+            if isinstance(want, PurePosixPath):
+                message = f"{want} is not in the repository{self._nearest(desired)}"
+                yield desired.problem(pointer, "ArtifactNotFound", message)
+            elif self._kinds[want.kind]:
+                names = (r.name for r in self._kinds[want.kind] if r.namespace == want.namespace)
+                message = f"{want} is not in the repository{suggestion(want.name, names)}"
+                finding = desired.problem(pointer, f"{want.kind}NotInRepository", message)
+                yield replace(finding, severity="note")
+
+    def _nearest(self, desired: Desired) -> str:
+        """What to write instead, as far as that can be guessed."""
+        if desired.script is None:
+            return ""
+        wanted = desired.script.manifest
+        same = sorted(self._versions.get(wanted.name, ()))
+        if not same:
+            near = suggestion(wanted.name, sorted(self._versions))
+            return near or "; add it, or name a register"
+        of_type = [s.version for s in same if s.ext == wanted.script_type.ext]
+        if not of_type:
+            return f"; there is {wanted.name}/{same[-1].version}.{same[-1].ext}, check scriptType"
+        near = suggestion(wanted.version, of_type)
+        return near or f"; there is version {', '.join(of_type[-3:])}"
+
+
+def _wants(desired: Desired) -> Iterable[tuple[PurePosixPath | Reference, str]]:
+    """What an object asks for beside itself, and where it says so."""
+    namespace = desired.reference.namespace
+    if desired.reference.kind == "Device":
+        spec = mapping(desired.document.get("spec"))
+        if model := text(mapping(spec.get("deviceModelRef")).get("name")):
+            yield Reference("DeviceModel", namespace, model), "/spec/deviceModelRef/name"
+    script = desired.script
+    if script is None:
+        return
+    if script.manifest.register_url is None:
+        yield artifact(script.manifest), "/spec/manifest/version"
+    for name, selector in (
+        ("readSelector", script.read_selector),
+        ("writeSelector", script.write_selector),
+    ):
+        for alias, device in selector.match_names.items():
+            pointer = f"/spec/{name}/matchNames/{escape(alias)}"
+            yield Reference("Device", namespace, device), pointer

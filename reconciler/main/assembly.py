@@ -1,0 +1,474 @@
+"""One controller, put together: which adapter serves which port, and who tells whom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from prometheus_client import CollectorRegistry
+
+from reconciler import web
+from reconciler.adapters import kube
+from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.adapters.evaluations import SqliteEvaluations
+from reconciler.adapters.git import GitMirrors
+from reconciler.adapters.registers import HttpRegisters
+from reconciler.adapters.registry import DiskRegistry
+from reconciler.adapters.session_server import GrpcSessionServer
+from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.dispatching import Dispatcher
+from reconciler.controllers.effects import DesiredWriter
+from reconciler.controllers.events import Events
+from reconciler.controllers.finishing import Finisher
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.operations import ControllerOperations, RunLog
+from reconciler.controllers.reflecting import Reflector
+from reconciler.controllers.repositories import Repositories
+from reconciler.controllers.scripts import Scripts
+from reconciler.controllers.statuscommits import StatusCommits
+from reconciler.controllers.statuses import ScriptStatuses
+from reconciler.controllers.triggering import Triggering
+from reconciler.controllers.world import World
+from reconciler.core import plan
+from reconciler.core.models import ModelRecord, decode_model
+from reconciler.core.objects import (
+    DEVICE_MODELS_V1ALPHA2,
+    DEVICE_MODELS_V1BETA1,
+    DEVICE_STATUSES,
+    DEVICES_V1ALPHA2,
+    DEVICES_V1BETA1,
+    SCRIPT_REPOSITORIES,
+    SCRIPTS,
+    JsonObject,
+    ObjectKey,
+    Resource,
+)
+from reconciler.core.repositories import RepositoryRecord, decode_repository
+from reconciler.core.runqueue import RunQueue
+from reconciler.core.scripts import ScriptRecord, decode_script
+from reconciler.core.store import Delta
+from reconciler.core.twins import (
+    DeviceRecord,
+    DeviceStatusRecord,
+    decode_device,
+    decode_device_status,
+)
+from reconciler.errors import ObjectInvalid, ScriptOpsError, Stalled
+from reconciler.main import logs
+from reconciler.ports.clock import Clock
+from reconciler.ports.cluster import Cluster
+from reconciler.settings import Address, ClusterKind, Settings
+
+log = logging.getLogger(__name__)
+
+# How often a cluster is asked for kinds that it does not serve yet.
+DISCOVERY_SECONDS = 15.0
+FLUSH_SECONDS = 0.5
+MQTT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where it listens, ports as they were bound."""
+
+    web: Address
+    grpc: Address
+
+
+class Controller:
+    """Everything that runs in a controller process, on one event loop.
+
+    `run` serves until it is cancelled, and then lets go in order: no more runs, results in flight
+    taken, what is pending written and pushed.
+    """
+
+    def __init__(self, settings: Settings, cluster: Cluster, clock: Clock) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.clock = clock
+        self.addresses: Addresses
+        self.world = World()
+        self._served: frozenset[Resource] = frozenset()
+        self._synced = False
+        self._registry_of_metrics = CollectorRegistry()
+        self.metrics = Metrics(self._registry_of_metrics)
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.git = GitMirrors(settings.data / "git", clock=clock)
+        self.registry = DiskRegistry(settings.data / "registry")
+        self.evaluations = SqliteEvaluations(settings.data / "evaluations.db")
+        self._registers = HttpRegisters(settings.registers)
+        self._sessions = GrpcSessionServer(str(settings.grpc), insecure=settings.insecure_listen)
+        self._queue = RunQueue()
+        self._wire()
+
+    def _wire(self) -> None:
+        clock, metrics, world, cluster = self.clock, self.metrics, self.world, self.cluster
+        self.dispatcher = Dispatcher(
+            world, self._queue, self._sessions, clock=clock, metrics=metrics
+        )
+        self.triggering = Triggering(
+            world,
+            self._queue,
+            self.evaluations,
+            clock=clock,
+            metrics=metrics,
+            wake=self.dispatcher.wake,
+        )
+        self.events = Events(cluster)
+        self.statuses = ScriptStatuses(cluster, clock=clock, metrics=metrics)
+        self.commits = StatusCommits(self.git, clock=clock, metrics=metrics)
+        self.artifacts = Artifacts(
+            world,
+            self.registry,
+            self._registers,
+            is_synced=self._is_read,
+        )
+        self.scripts = Scripts(
+            world,
+            self.artifacts,
+            self.triggering,
+            self.dispatcher,
+            self.statuses,
+            self.events,
+            clock=clock,
+            metrics=metrics,
+        )
+        self.repositories = Repositories(
+            world,
+            cluster,
+            self.git,
+            self.registry,
+            self.commits,
+            self.events,
+            clock=clock,
+            metrics=metrics,
+            cluster_name=self.settings.cluster_name,
+            replace_versions=self.settings.dev,
+            served=lambda: self._served,
+            in_use=lambda ref: bool(self.artifacts.users(ref)),
+            published=self.scripts.published,
+            synced=self.scripts.repository_synced,
+        )
+        self.writer = DesiredWriter(world, cluster, metrics=metrics)
+        self.runs = RunLog()
+        self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics)
+        self.operations = ControllerOperations(
+            world,
+            self.triggering,
+            self.dispatcher,
+            self.runs,
+            queue_depth=lambda: len(self._queue),
+            not_ready=self._not_ready,
+        )
+        self.dispatcher.triggering = self.triggering
+        self.dispatcher.on_finished = self.finisher.finish
+        self.dispatcher.on_loaded = self.scripts.loaded
+        self.dispatcher.on_executors = self.scripts.executors_changed
+        self.scripts.on_status = self.repositories.status_changed
+        self.scripts.on_gone = self.repositories.script_gone
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serving inside; what fails for good in any part ends the block with its error."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._let_go)
+            await self._listen(stack)
+            group = await stack.enter_async_context(_failing_together())
+            await self._reflect(group)
+            self._synced = True
+            for loop in (
+                self.scripts.loop.run,
+                self.statuses.loop.run,
+                self.repositories.loop.run,
+                self.events.run,
+                self.dispatcher.sweep,
+                self._flush,
+            ):
+                group(loop())
+            yield
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        app = web.app(
+            self.operations,
+            self.registry,
+            metrics=self._registry_of_metrics,
+            insecure=self.settings.insecure_listen,
+            dev=self.settings.dev,
+        )
+        port, stop = await web.serve(app, self.settings.web.host, self.settings.web.port)
+        stack.push_async_callback(stop)
+        grpc_address = self.settings.grpc
+        try:
+            grpc_port = await self._sessions.start(self.dispatcher, self.registry.read)
+        except OSError as error:
+            raise Stalled(
+                f"cannot listen on {grpc_address}; choose another --grpc address",
+                reason="AddressUnavailable",
+            ) from error
+        self.addresses = Addresses(
+            Address(self.settings.web.host, port), Address(grpc_address.host, grpc_port)
+        )
+        await self._look_for_broker()
+
+    async def _look_for_broker(self) -> None:
+        """Say once whether there is a broker; nothing here needs one yet."""
+        address = self.settings.mqtt
+        if address is None:
+            return
+        try:
+            async with asyncio.timeout(MQTT_SECONDS):
+                _, writer = await asyncio.open_connection(*address)
+        except (OSError, TimeoutError):
+            log.info("no MQTT broker, going on without", extra={"mqtt": str(address)})
+            return
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    # The copy of the cluster.
+
+    async def _reflect(self, group: Callable[[Awaitable[None]], None]) -> None:
+        """Return when all kinds that the cluster serves are held completely."""
+        await self._discover()
+        reflectors = self._script_reflectors()
+        devices = self._device_reflectors()
+        for reflector in (*reflectors, *devices):
+            group(reflector.run())
+        if not devices:
+            log.warning("this cluster serves no KubeEdge devices; scripts run without any")
+            group(self._wait_for_devices(group))
+        for reflector in (*reflectors, *devices):
+            await reflector.synced.wait()
+
+    async def _discover(self) -> None:
+        """Until the cluster serves our own kinds."""
+        told = ""
+        while True:
+            try:
+                self._served = await self.cluster.resources()
+                missing = {SCRIPTS, SCRIPT_REPOSITORIES} - self._served
+                if not missing:
+                    break
+                what = "kinds are missing; run: kubectl apply -f deploy/crds"
+            except Stalled:
+                raise
+            except ScriptOpsError as error:
+                what = str(error)
+            if what != told:
+                log.warning("waiting for the cluster", extra={"why": what})
+                told = what
+            await self.clock.sleep(DISCOVERY_SECONDS if "kubectl" in what else 1.0)
+        if self.settings.cluster is ClusterKind.KUBERNETES:
+            self._served = plan.writable(self._served)
+
+    async def _wait_for_devices(self, group: Callable[[Awaitable[None]], None]) -> None:
+        while True:
+            await self.clock.sleep(DISCOVERY_SECONDS)
+            with contextlib.suppress(ScriptOpsError):
+                self._served = plan.writable(await self.cluster.resources())
+                reflectors = self._device_reflectors()
+                if reflectors:
+                    for reflector in reflectors:
+                        group(reflector.run())
+                    return
+
+    def _script_reflectors(self) -> Sequence[Reflector[ScriptRecord] | Reflector[RepositoryRecord]]:
+        return (
+            Reflector(
+                self.cluster,
+                SCRIPT_REPOSITORIES,
+                decode=decode_repository,
+                store=self.world.repositories,
+                clock=self.clock,
+                on_deltas=self._repositories_changed,
+            ),
+            Reflector(
+                self.cluster,
+                SCRIPTS,
+                decode=decode_script,
+                store=self.world.scripts,
+                clock=self.clock,
+                on_deltas=self._scripts_changed,
+            ),
+        )
+
+    def _device_reflectors(self) -> list[Reflector[DeviceRecord]]:
+        """Whatever of Device, DeviceModel and DeviceStatus is served, in the newest layout."""
+        found: list[object] = []
+        models = _newest(self._served, DEVICE_MODELS_V1BETA1, DEVICE_MODELS_V1ALPHA2)
+        if models is not None:
+            found.append(
+                Reflector(
+                    self.cluster,
+                    models,
+                    decode=decode_model,
+                    store=self.world.models,
+                    clock=self.clock,
+                    on_deltas=_nobody_asks,
+                )
+            )
+        if DEVICE_STATUSES in self._served:
+            found.append(
+                Reflector(
+                    self.cluster,
+                    DEVICE_STATUSES,
+                    decode=decode_device_status,
+                    store=self.world.device_statuses,
+                    clock=self.clock,
+                    on_deltas=self._device_statuses_changed,
+                )
+            )
+        devices = _newest(self._served, DEVICES_V1BETA1, DEVICES_V1ALPHA2)
+        if devices is not None:
+            found.append(
+                Reflector(
+                    self.cluster,
+                    devices,
+                    decode=decode_device,
+                    store=self.world.devices,
+                    clock=self.clock,
+                    on_deltas=self._devices_changed,
+                )
+            )
+        return cast("list[Reflector[DeviceRecord]]", found)
+
+    def _repositories_changed(self, deltas: Sequence[Delta[RepositoryRecord]]) -> None:
+        for delta in deltas:
+            self.repositories.changed(delta)
+
+    def _scripts_changed(self, deltas: Sequence[Delta[ScriptRecord]]) -> None:
+        for delta in deltas:
+            self.scripts.changed(delta)
+            self.repositories.script_changed(delta)
+
+    def _devices_changed(self, deltas: Sequence[Delta[DeviceRecord]]) -> None:
+        for delta in deltas:
+            if delta.new is not None:
+                self.writer.caught_up(delta.new)
+                record = self.world.device(delta.key)
+                if record is not None:
+                    self.triggering.device_changed(record)
+
+    def _device_statuses_changed(self, deltas: Sequence[Delta[DeviceStatusRecord]]) -> None:
+        for delta in deltas:
+            record = self.world.device(delta.key)
+            if record is not None:
+                self.triggering.device_changed(record)
+
+    async def _flush(self) -> None:
+        while True:
+            await self.clock.sleep(FLUSH_SECONDS)
+            await self.evaluations.flush()
+
+    def _is_read(self, repository: ObjectKey) -> bool:
+        return self.repositories.is_synced(repository)
+
+    def _not_ready(self) -> Sequence[str]:
+        return () if self._synced else ("the cluster has not been listed yet",)
+
+    async def _let_go(self) -> None:
+        await self._sessions.stop()
+        await self.dispatcher.drained()
+        await self.repositories.stop()
+        await self.commits.stop()
+        await self.evaluations.flush()
+        self.evaluations.close()
+        self.git.close()
+        self.registry.close()
+        await self._registers.close()
+
+
+@asynccontextmanager
+async def _failing_together() -> AsyncIterator[Callable[[Awaitable[None]], None]]:
+    """Tasks that run until the block ends; the first that fails ends the block with its error."""
+    block = asyncio.current_task()
+    tasks: set[asyncio.Task[None]] = set()
+    failures: list[BaseException] = []
+
+    def done(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failures.append(error)
+            if block is not None:
+                block.cancel()
+
+    def start(work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        tasks.add(task)
+        task.add_done_callback(done)
+
+    try:
+        yield start
+    except asyncio.CancelledError:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _nobody_asks(_deltas: Sequence[Delta[ModelRecord]]) -> None:
+    """Models are looked up when a value is read or written."""
+
+
+def _newest(served: frozenset[Resource], *resources: Resource) -> Resource | None:
+    return next((resource for resource in resources if resource in served), None)
+
+
+def validate(resource: Resource, document: JsonObject) -> None:
+    """What an API server's schema does for us, for the embedded cluster."""
+    if resource == SCRIPTS:
+        problem = decode_script({**document, "metadata": _identified(document)}).problem
+    elif resource == SCRIPT_REPOSITORIES:
+        problem = decode_repository({**document, "metadata": _identified(document)}).problem
+    else:
+        return
+    if problem:
+        raise ObjectInvalid(problem)
+
+
+def _identified(document: JsonObject) -> JsonObject:
+    metadata = document.get("metadata")
+    return {"uid": "new", **(metadata if isinstance(metadata, dict) else {})}
+
+
+@asynccontextmanager
+async def open_cluster(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
+    cluster: Cluster
+    if settings.cluster is ClusterKind.KUBERNETES:
+        kubeconfig = str(settings.kubeconfig) if settings.kubeconfig else None
+        cluster = await kube.connect(kubeconfig=kubeconfig, context=settings.context)
+    else:
+        cluster = await EmbeddedCluster.open(
+            settings.data / "cluster", clock=clock, validate=validate
+        )
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def controller(settings: Settings) -> None:
+    """Serve until cancelled. Raises `Stalled` for what a person must mend first."""
+    logs.configure(settings)
+    clock = SystemClock()
+    async with open_cluster(settings, clock) as cluster:
+        instance = Controller(settings, cluster, clock)
+        async with instance.running():
+            log.info(
+                "serving",
+                extra={
+                    "web": str(instance.addresses.web),
+                    "grpc": str(instance.addresses.grpc),
+                    "cluster": settings.cluster.value,
+                },
+            )
+            await asyncio.Event().wait()

@@ -1,0 +1,215 @@
+"""A whole system on one machine: embedded cluster, controller, executor, simulated devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.adapters.simulator import Bridge, Simulator
+from reconciler.api.meta import API_VERSION
+from reconciler.api.scriptrepository import ScriptRepositorySpec
+from reconciler.controllers.reflecting import Reflector
+from reconciler.controllers.repositories import Synced
+from reconciler.core.objects import (
+    DEVICES_V1BETA1,
+    FIELD_MANAGER,
+    SCRIPT_REPOSITORIES,
+    JsonObject,
+)
+from reconciler.core.runs import Cause, Outcome, RunRecord
+from reconciler.core.store import Delta, Store
+from reconciler.main import logs
+from reconciler.main.assembly import Controller, validate
+from reconciler.ports.clock import Clock
+from reconciler.ports.narration import Narration
+from reconciler.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# An executor that ends by itself is started again, not more often than this.
+RESTART_SECONDS = 1.0
+# Longer than an executor takes to drain.
+STOP_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Local:
+    """A running system, and the hands to play with it."""
+
+    controller: Controller
+    simulator: Simulator
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, name: str, spec: ScriptRepositorySpec
+) -> AsyncIterator[Local]:
+    """Everything up inside the block, with one ScriptRepository called `name`."""
+    clock = SystemClock()
+    cluster = await EmbeddedCluster.open(settings.data / "cluster", clock=clock, validate=validate)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(cluster.close)
+        controller = Controller(settings, cluster, clock)
+        await stack.enter_async_context(controller.running())
+        simulator = await stack.enter_async_context(_simulated(cluster, clock))
+        await stack.enter_async_context(_executor(controller, clock))
+        await cluster.apply(
+            SCRIPT_REPOSITORIES,
+            {
+                "apiVersion": API_VERSION,
+                "kind": "ScriptRepository",
+                "metadata": {"name": name, "namespace": settings.namespace},
+                "spec": spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+            },
+            field_manager=FIELD_MANAGER,
+            force=True,
+        )
+        yield Local(controller, simulator)
+
+
+@asynccontextmanager
+async def _simulated(cluster: EmbeddedCluster, clock: Clock) -> AsyncIterator[Simulator]:
+    """Devices of the protocol `simulated` live, and hear of what is desired of them."""
+    bridge = Bridge(cluster, clock)
+    simulator = Simulator(bridge.receive, clock)
+
+    def observe(deltas: Sequence[Delta[JsonObject]]) -> None:
+        for delta in deltas:
+            if delta.new is None:
+                simulator.forget(delta.key)
+            else:
+                simulator.observe(delta.new)
+
+    store: Store[JsonObject] = Store()
+    reflector = Reflector(
+        cluster,
+        DEVICES_V1BETA1,
+        decode=lambda obj: obj,
+        store=store,
+        clock=clock,
+        on_deltas=observe,
+    )
+    task = asyncio.create_task(reflector.run())
+    try:
+        yield simulator
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await simulator.close()
+
+
+@asynccontextmanager
+async def _executor(controller: Controller, clock: Clock) -> AsyncIterator[None]:
+    """An executor as a child process, started again when it ends."""
+    task = asyncio.create_task(_keep_executor(controller, clock))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _keep_executor(controller: Controller, clock: Clock) -> None:
+    port = controller.addresses.grpc.port
+    level = "WARNING" if controller.settings.log_level.value != "debug" else "DEBUG"
+    while True:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "executor",
+            f"127.0.0.1:{port}",
+            "--name=local",
+            "--log=plain",
+            f"--log-level={level}",
+            stdin=asyncio.subprocess.DEVNULL,
+            # Ctrl-C is for us: we say when the executor stops, after the controller is done.
+            start_new_session=True,
+        )
+        try:
+            code = await child.wait()
+        except asyncio.CancelledError:
+            await _end(child)
+            raise
+        log.warning("the executor ended, starting another", extra={"exit_code": code})
+        await clock.sleep(RESTART_SECONDS)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is not None:
+        return
+    child.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await child.wait()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+
+
+def tell(controller: Controller, narrator: Narration) -> None:
+    """Narrate revisions, runs and status commits as they happen."""
+
+    def revision(synced: Synced) -> None:
+        took = synced.seconds * 1000
+        narrator.step("synced", f"{short(synced.revision)}: {synced}", took_ms=took)
+        for problem in synced.problems:
+            narrator.note(str(problem))
+
+    def run(record: RunRecord) -> None:
+        if record.changed or record.outcome is not Outcome.SUCCEEDED or record.cause in ASKED:
+            narrator.step("run", run_words(record))
+
+    controller.repositories.listeners.append(revision)
+    controller.finisher.listeners.append(run)
+    controller.commits.listeners.append(
+        lambda ref, commit: narrator.step("status", f"commit {commit[:10]} on {ref}")
+    )
+
+
+# Runs that somebody waits for are told of also when they changed nothing.
+ASKED = frozenset({Cause.WEBHOOK, Cause.MANUAL, Cause.DEPLOYED})
+
+
+def run_words(record: RunRecord) -> str:
+    """`thermostat (ReadChange) Succeeded: heater/power=true`."""
+    did = ", ".join(record.changed) or record.message or "nothing to change"
+    return f"{record.script.name} ({record.cause.value}) {record.outcome.value}: {did}"
+
+
+def short(revision: str) -> str:
+    """`main@sha1:1a2b3c4d5e`: enough of a commit to find it."""
+    branch, _, commit = revision.partition("@sha1:")
+    return f"{branch}@sha1:{commit[:10]}"
+
+
+async def up(
+    settings: Settings, name: str, spec: ScriptRepositorySpec, narrator: Narration
+) -> None:
+    """Deploy one repository on this machine, until cancelled."""
+    logs.configure(settings)
+    async with running(settings, name, spec) as local:
+        controller = local.controller
+        tell(controller, narrator)
+        web = f"http://{controller.addresses.web}"
+        narrator.ready(
+            places={
+                "Repository": f"{spec.url} ({spec.ref})",
+                "Page": f"{web}/",
+                "Data": str(settings.data),
+            },
+            hints=(
+                "commit to deploy; what happens is told here",
+                f"scriptops get scripts --controller {web}",
+                f"scriptops get devices --controller {web}",
+            ),
+        )
+        await asyncio.Event().wait()

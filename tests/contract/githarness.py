@@ -1,0 +1,60 @@
+"""What the tests of the real adapter share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+
+from reconciler.adapters.git import GitMirrors
+from reconciler.adapters.git.transport import DEFAULT_SIZE_LIMIT
+from reconciler.ports.git import Commit, CommitId, Remote
+from tests.support.gitserver import Repository, SystemClock
+
+SOON = timedelta(seconds=20)
+ROOT = PurePosixPath()
+STATUS = "scriptops-status/edge"
+
+
+@contextlib.contextmanager
+def mirrors(folder: Path, *, size_limit: int = DEFAULT_SIZE_LIMIT) -> Iterator[GitMirrors]:
+    opened = GitMirrors(folder, clock=SystemClock(), size_limit=size_limit)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def fetch(
+    data: Path,
+    remote: Remote | Repository,
+    *,
+    branch: str = "main",
+    timeout: timedelta = SOON,
+    size_limit: int = DEFAULT_SIZE_LIMIT,
+) -> Commit:
+    """One fetch, as a process that starts, fetches and ends would do it."""
+    with mirrors(data, size_limit=size_limit) as git:
+        source = git.source(remote_of(remote))
+        return asyncio.run(source.fetch(branch, timeout=timeout))
+
+
+def push(
+    data: Path,
+    remote: Remote | Repository,
+    path: str,
+    content: bytes,
+    *,
+    timeout: timedelta = SOON,
+) -> CommitId | None:
+    """One push, as a process of its own would do it."""
+    with mirrors(data) as git:
+        ref = git.status_ref(remote_of(remote), STATUS)
+        files = {PurePosixPath(path): content}
+        return asyncio.run(ref.push(files, message="status [skip ci]", timeout=timeout))
+
+
+def remote_of(remote: Remote | Repository) -> Remote:
+    return Remote(str(remote.path)) if isinstance(remote, Repository) else remote

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from executor.model import LogLevel, LogLine, Outcome, RunResult, Write
+from executor.supervisor import codec
+from executor.worker import frames
+from tests.executor.running import activation, key, runs
+
+GOOD = [1, "", [[3, "careful"]], [["switch", "state", 5, 1, False]]]
+
+
+def test_completions_become_results_in_order() -> None:
+    body = orjson.dumps([GOOD, [2, "Error: x", [], []]])
+    assert codec.results(body, runs(activation(), activation()), duration_us=7) == [
+        RunResult(
+            key(1),
+            Outcome.SUCCEEDED,
+            "",
+            (LogLine(LogLevel.WARN, "careful"),),
+            (Write("switch", "state", 5.0, 1, force=False),),
+            7,
+        ),
+        RunResult(key(2), Outcome.FAILED, "Error: x", duration_us=7),
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"[", id="no JSON"),
+        pytest.param(b"5", id="a number"),
+        pytest.param(orjson.dumps([]), id="too few"),
+        pytest.param(orjson.dumps([GOOD, GOOD]), id="too many"),
+        pytest.param(orjson.dumps([[1, ""]]), id="a short completion"),
+        pytest.param(orjson.dumps([[3, "", [], []]]), id="an outcome that is not the worker's"),
+        pytest.param(orjson.dumps([["1", "", [], []]]), id="an outcome that is text"),
+        pytest.param(orjson.dumps([[1, None, [], []]]), id="no message"),
+        pytest.param(orjson.dumps([[1, "", [[9, "x"]], []]]), id="an unknown level"),
+        pytest.param(orjson.dumps([[1, "", [[1, 5]], []]]), id="a log that is no text"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p", None, 0, False]]]]), id="no value"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p", [1], 0, False]]]]), id="a list as value"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p", 1, 7, False]]]]), id="an unknown qos"),
+        pytest.param(orjson.dumps([[1, "", [], [[1, "p", 1, 0, False]]]]), id="an alias that is no text"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p"]]]]), id="a short write"),
+        pytest.param(b'[[1,"\\ud800",[],[]]]', id="a lone surrogate"),
+        pytest.param(b"[" * 100_000, id="deep nesting"),
+        pytest.param(b'[[[1],"",[],[]]]', id="an unhashable outcome"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_was_not_agreed_is_refused(answer: bytes) -> None:
+    with pytest.raises(codec.AnswerInvalid):
+        codec.results(answer, runs(activation()), duration_us=1)
+
+
+@pytest.mark.parametrize("frame", [b"", b"[]\n", b"{\n", b"\xff", b"1"])
+def test_a_frame_without_a_head_is_refused(frame: bytes) -> None:
+    with pytest.raises(frames.FrameInvalid):
+        frames.decode(frame)
+
+
+def test_frames_survive_the_round_trip() -> None:
+    head, body = {"do": "run", "script": "ä\n"}, b"\n\x00body"
+    encoded = frames.encode(head, body)
+    (length,) = frames.LENGTH.unpack(encoded[:4])
+    assert length == len(encoded) - 4
+    assert frames.decode(encoded[4:]) == (head, body)

@@ -1,0 +1,89 @@
+"""Small CRDs of the kinds that cluster tests need: a Script with `/status`, a Device without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TWIN = {
+    "type": "object",
+    "required": ["propertyName"],
+    "properties": {
+        "propertyName": {"type": "string"},
+        "reported": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    },
+}
+
+
+def _crd(group: str, version: str, kind: str, schema: Any, *, has_status: bool) -> dict[str, Any]:
+    plural = f"{kind.lower()}s"
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural},
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": schema}},
+                    **({"subresources": {"status": {}}} if has_status else {}),
+                }
+            ],
+        },
+    }
+
+
+SCRIPT_CRD = _crd(
+    "hit.edu.cn",
+    "v1alpha1",
+    "Script",
+    {
+        "spec": {
+            "type": "object",
+            "properties": {
+                "env": {"type": "object", "additionalProperties": {"type": "string"}},
+                "suspend": {"type": "boolean"},
+                "manifest": {
+                    "type": "object",
+                    "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
+                },
+                "executePolicy": {"type": "object", "properties": {"cron": {"type": "string"}}},
+            },
+        },
+        "status": {
+            "type": "object",
+            "default": {"observedGeneration": -1},
+            "x-kubernetes-preserve-unknown-fields": True,
+        },
+    },
+    has_status=True,
+)
+DEVICE_CRD = _crd(
+    "devices.kubeedge.io",
+    "v1beta1",
+    "Device",
+    {
+        "spec": {
+            "type": "object",
+            "properties": {
+                "properties": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"name": {"type": "string"}},
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    },
+                }
+            },
+        },
+        "status": {
+            "type": "object",
+            "properties": {"twins": {"type": "array", "items": _TWIN}},
+        },
+    },
+    has_status=False,
+)
