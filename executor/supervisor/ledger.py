@@ -41,9 +41,9 @@ class Ledger:
 
     def batch_size(self, script: ScriptRef, now: float) -> int:
         """How many runs of `script` to do in one go, so that a batch stays within its slice."""
-        entry = self._entry(script)
-        if now < entry.suspect_until:
+        if self.is_suspect(script, now):
             return 1
+        entry = self._entry(script)
         if entry.run_us is None:
             return FIRST_BATCH
         slice_us = min(SLICE_US, script.limits.wall_time_ms * 250)
@@ -52,6 +52,10 @@ class Ledger:
     def took(self, script: ScriptRef, run_us: float) -> None:
         entry = self._entry(script)
         entry.run_us = run_us if entry.run_us is None else (entry.run_us + run_us) / 2
+
+    def is_suspect(self, script: ScriptRef, now: float) -> bool:
+        entry = self._scripts.get(script)
+        return entry is not None and now < entry.suspect_until
 
     def suspect(self, script: ScriptRef, now: float) -> None:
         self._entry(script).suspect_until = now + SUSPECT_SECONDS

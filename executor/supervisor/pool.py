@@ -8,7 +8,6 @@ the end of a turn. One worker is always started ahead, so that a change of hands
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +71,8 @@ class Supervisor:
         self._waiting: dict[str, None] = {}
         self._generation = 0
         self._spare: asyncio.Task[Process] | None = None
+        self._spawns: set[asyncio.Task[Process]] = set()
+        self._processes: set[Process] = set()
         self._watchdog: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -81,7 +82,7 @@ class Supervisor:
         Raises:
             WorkerDied, OSError: no worker can be started here.
         """
-        self._spare = asyncio.create_task(Process.spawn())
+        self._spare = self._spawn()
         process = await self._spare
         self._watchdog = asyncio.create_task(self._watch())
         return process.greeting
@@ -114,12 +115,10 @@ class Supervisor:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(task for task in tasks if task), return_exceptions=True)
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            with contextlib.suppress(WorkerDied, OSError):
-                process = await spare
-                process.kill(Outcome.UNAVAILABLE)
-                await process.ended()
+        await asyncio.gather(*self._spawns, return_exceptions=True)
+        for process in self._processes:
+            process.kill(Outcome.UNAVAILABLE)
+        await asyncio.gather(*(process.ended() for process in self._processes))
 
     # who gets a slot
 
@@ -147,6 +146,7 @@ class Supervisor:
             deliver=self._deliver_current,
             generation=lambda: self._generation,
             should_yield=self._should_yield,
+            has_spare=self._has_spare,
             memory_bytes=self._memory_bytes,
         )
         lane.slots.add(slot)
@@ -192,20 +192,48 @@ class Supervisor:
     # workers
 
     async def _fresh_process(self, lane: _Lane) -> Process:
+        failures = 0
         while True:
-            task = self._spare or asyncio.create_task(Process.spawn())
-            self._spare = None
+            task, self._spare = self._spare or self._spawn(), None
             try:
-                process = await task
+                # A slot that is cancelled here must not leave half a process behind.
+                process = await asyncio.shield(task)
             except (WorkerDied, OSError) as error:
                 log.warning("worker not started", extra={"reason": str(error)})
+                failures += 1
+                if failures == 1:
+                    # The one started ahead may have died of something that is over.
+                    continue
                 self._refuse(lane, "no worker process could be started")
                 await asyncio.sleep(SPAWN_RETRY_SECONDS)
                 continue
             if self._spare is None:
-                self._spare = asyncio.create_task(Process.spawn())
+                self._spare = self._spawn()
             if process.is_alive:
                 return process
+
+    def _spawn(self) -> asyncio.Task[Process]:
+        async def spawn() -> Process:
+            process = await Process.spawn()
+            self._processes = {other for other in self._processes if other.is_alive} | {process}
+            return process
+
+        task = asyncio.create_task(spawn())
+        self._spawns.add(task)
+        task.add_done_callback(self._spawned)
+        return task
+
+    def _spawned(self, task: asyncio.Task[Process]) -> None:
+        self._spawns.discard(task)
+        if not task.cancelled():
+            # Whoever takes the spare meets the error; nobody may.
+            task.exception()
+        for slot in self._slots:
+            if slot.is_idle:
+                slot.wake()
+
+    def _has_spare(self) -> bool:
+        return self._spare is not None and self._spare.done()
 
     def _refuse(self, lane: _Lane, message: str) -> None:
         while job := lane.queue.take(lambda _: 1):

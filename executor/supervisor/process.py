@@ -99,6 +99,7 @@ class Process(asyncio.Protocol):
                 process.greeting = await process._greeting
         except TimeoutError:
             process.kill(Outcome.UNAVAILABLE)
+            await process.ended()
             raise WorkerDied(Outcome.UNAVAILABLE, "a worker did not start in time") from None
         return process
 

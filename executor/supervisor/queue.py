@@ -59,22 +59,32 @@ class Queue:
         if work.load is not None:
             waiting.loads.append(work.load)
 
-    def put_back(self, job: Job) -> None:
-        """Return a job that did not happen; its runs are again the first of their script."""
+    def put_back(self, job: Job, *, is_next: bool) -> None:
+        """Return a job that did not happen; its runs are again the first of their script.
+
+        The script has the next turn, or the last one.
+        """
         waiting = self._of(job.script, job.source)
         waiting.runs.extendleft(reversed(job.runs))
         waiting.loads.extendleft(reversed(job.loads))
+        self._scripts.move_to_end(job.script, last=not is_next)
 
     def take(self, batch_size: Callable[[ScriptRef], int]) -> Job | None:
-        """The next job: all loads of the script whose turn it is, else some of its runs."""
-        if not self._scripts:
-            return None
-        script, waiting = next(iter(self._scripts.items()))
+        """The next job: all loads of the script whose turn it is, else some of its runs.
+
+        A script with a batch size of 0 is passed over, and keeps its turn.
+        """
+        for script, waiting in self._scripts.items():
+            if size := batch_size(script):
+                return self._taken(script, waiting, size)
+        return None
+
+    def _taken(self, script: ScriptRef, waiting: _Waiting, size: int) -> Job:
         if waiting.loads:
             job = Job(script, waiting.source, loads=tuple(waiting.loads))
             waiting.loads.clear()
         else:
-            job = Job(script, waiting.source, runs=_batch(waiting.runs, batch_size(script)))
+            job = Job(script, waiting.source, runs=_batch(waiting.runs, size))
         if waiting.runs:
             self._scripts.move_to_end(script)
         else:

@@ -61,6 +61,7 @@ class Slot:
         deliver: Callable[[int, Sequence[RunResult]], None],
         generation: Callable[[], int],
         should_yield: Callable[[Slot], bool],
+        has_spare: Callable[[], bool],
         memory_bytes: int,
     ) -> None:
         self._queue = queue
@@ -69,6 +70,7 @@ class Slot:
         self._deliver = deliver
         self._generation = generation
         self._should_yield = should_yield
+        self._has_spare = has_spare
         self._memory_bytes = memory_bytes
         self._process: Process | None = None
         self._open: OrderedDict[str, None] = OrderedDict()
@@ -83,7 +85,7 @@ class Slot:
         return bool(self._flights) or bool(self._queue)
 
     def wake(self) -> None:
-        """There is work in the queue, or a reason to retire."""
+        """There is work that can be done now, or a reason to retire."""
         self.is_idle = False
         self._wake.set()
 
@@ -104,17 +106,25 @@ class Slot:
                     if yielding:
                         return
                     await self._prepare()
-                while not yielding and len(self._flights) < PIPELINE:
+                while not yielding and self._has_room():
                     job = self._queue.take(self._batch_size)
                     if job is None:
                         break
                     self._send(job)
                 if self._flights:
                     await self._land()
-                elif not self._queue and not self._should_yield(self):
+                elif not self._should_yield(self):
                     await self._rest()
         finally:
             await self._end_process(Outcome.UNAVAILABLE)
+
+    def _has_room(self) -> bool:
+        if not self._flights:
+            return True
+        # Behind a suspect nobody waits: the worker that it may take along is not theirs.
+        ahead = self._flights[-1].job.script
+        now = asyncio.get_running_loop().time()
+        return len(self._flights) < PIPELINE and not self._ledger.is_suspect(ahead, now)
 
     async def _rest(self) -> None:
         self._wake.clear()
@@ -139,7 +149,11 @@ class Slot:
             await process.ended()
 
     def _batch_size(self, script: ScriptRef) -> int:
-        return self._ledger.batch_size(script, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        # A suspect may well cost this worker; the others then go on with the one in reserve.
+        if self._ledger.is_suspect(script, now) and not self._has_spare():
+            return 0
+        return self._ledger.batch_size(script, now)
 
     # one job
 
@@ -222,7 +236,7 @@ class Slot:
         first, *behind = self._flights
         self._flights.clear()
         for flight in reversed(behind):
-            self._put_back(flight)
+            self._put_back(flight, is_next=flight.job.script != first.job.script)
         job = first.job
         log.info(
             "worker ended",
@@ -236,7 +250,7 @@ class Slot:
         is_loading = len(replies) < len(first.steps) - 1
         self._ledger.suspect(job.script, asyncio.get_running_loop().time())
         if len(job.runs) > 1 and not is_loading:
-            self._put_back(first)
+            self._put_back(first, is_next=False)
             return
         told = _told(death, job)
         if job.loads:
@@ -248,11 +262,11 @@ class Slot:
 
     def _one_by_one(self, flight: _Flight) -> None:
         self._ledger.suspect(flight.job.script, asyncio.get_running_loop().time())
-        self._put_back(flight)
+        self._put_back(flight, is_next=True)
 
-    def _put_back(self, flight: _Flight) -> None:
+    def _put_back(self, flight: _Flight, *, is_next: bool) -> None:
         if flight.generation == self._generation():
-            self._queue.put_back(flight.job)
+            self._queue.put_back(flight.job, is_next=is_next)
 
     def _answer(self, job: Job, generation: int, outcome: Outcome, message: str) -> None:
         self._deliver(generation, job.answered(outcome, message))

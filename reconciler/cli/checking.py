@@ -23,7 +23,7 @@ from reconciler.core.manifests import Change, ManifestSet
 from reconciler.core.objects import Json
 from reconciler.core.plan import Apply, Create, Patch, Plan, Prune, Skip, Step
 from reconciler.core.problems import Problem
-from reconciler.settings import ClusterKind, Settings, data_folder, repository_name
+from reconciler.settings import ClusterKind, Settings, data_folder, instance_name, repository_name
 
 _HERE: Final = Path()
 
@@ -101,14 +101,15 @@ def plan(
 ) -> None:
     """Show what a repository, as it lies in a folder, would change in a cluster. Changes nothing.
 
-    Exits with 1 when something would change or is wrong in the repository.
+    With --cluster embedded it looks at what scriptops up keeps for the same folder. Exits with 1
+    when something would change or is wrong in the repository.
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that need a cluster pay for one
 
     scope = Scope(namespace=namespace, namespaces=frozenset({namespace, *allow_namespace}))
     checked = check(path, scope)
     settings = Settings(
-        data=data or data_folder("controller", os.environ),
+        data=data or data_folder(instance_name(str(checked.root)), os.environ),
         cluster=cluster,
         kubeconfig=kubeconfig,
         context=context,

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
 
+from reconciler.adapters.git.address import redact
 from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
 
 Cell: TypeAlias = Callable[[JsonObject, datetime], str]
@@ -130,6 +131,10 @@ def _artifact(item: JsonObject, _now: datetime) -> str:
     return f"{text(manifest.get('name'))} {_value(manifest.get('version'))}"
 
 
+def _url(item: JsonObject, _now: datetime) -> str:
+    return redact(text(mapping(item.get("spec")).get("url")))
+
+
 def _revision(*path: str) -> Cell:
     at = _at(*path)
     return lambda item, now: short_revision(at(item, now))
@@ -181,7 +186,7 @@ _COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("REVISION", _revision("status", "revision")),
         Column("PROBLEMS", _at("status", "problemCount")),
         Column("STATUS COMMIT", _short(7, "status", "statusCommit")),
-        Column("URL", _at("spec", "url")),
+        Column("URL", _url),
         Column("REF", _at("spec", "ref"), wide=True),
         Column("READY MESSAGE", _condition("message"), wide=True),
     ),

@@ -16,7 +16,7 @@ from reconciler.core.objects import FIELD_MANAGER, ObjectKey
 from reconciler.core.runs import RunResult
 from reconciler.core.store import is_older
 from reconciler.core.twins import DeviceRecord
-from reconciler.errors import Conflict, ScriptOpsError
+from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError
 from reconciler.ports.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -132,8 +132,7 @@ class DesiredWriter:
         record = self._current(key)
         if record is None:
             # It went between the check and here.
-            for name, value in writes.items():
-                effects.refuse(f"{key.name}/{name}={value}", f"there is no Device {key}")
+            _refuse_all(effects, key, writes, f"there is no Device {key}")
             return
         try:
             for attempt in range(TRIES):
@@ -158,13 +157,16 @@ class DesiredWriter:
                 effects.unchanged += [f"{key.name}/{p}={writes[p]}" for p in patch.unchanged]
                 return
         except ObjectNotFound:
-            for name, value in writes.items():
-                effects.refuse(f"{key.name}/{name}={value}", f"there is no Device {key}")
+            _refuse_all(effects, key, writes, f"there is no Device {key}")
         except ScriptOpsError as error:
             effects.failed = True
-            for name, value in writes.items():
-                effects.refuse(f"{key.name}/{name}={value}", str(error))
+            _refuse_all(effects, key, writes, str(error))
             log.warning("desired not written", extra={"key": str(key), "reason": error.reason})
+
+
+def _refuse_all(effects: Effects, key: ObjectKey, writes: Mapping[str, str], why: str) -> None:
+    for name, value in writes.items():
+        effects.refuse(f"{key.name}/{name}={value}", why)
 
 
 def _is_ahead(record: DeviceRecord, live: DeviceRecord) -> bool:

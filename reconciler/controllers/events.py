@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 
 from reconciler.api.meta import READY, RUNS_SUCCEEDING, Condition
 from reconciler.core.objects import ObjectKey, Reference, Resource
 from reconciler.errors import ScriptOpsError
+from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster, ClusterEvent
 
 log = logging.getLogger(__name__)
 
-# Events are for people: when more than these wait, the newest are dropped and counted in the log.
-BACKLOG = 1000
+# Events are for people, who read a few of them. When ten thousand Scripts are deployed, an event
+# for each would cost the API server as much as the Scripts: beyond this many that wait, those which
+# say that all is well are dropped, and beyond the second number all are.
+NORMAL_BACKLOG = 50
+WARNING_BACKLOG = 1000
+# One after the other at most this often: a twentieth of what a small API server writes.
+PACE_SECONDS = 0.05
 
 
 class Events:
     """Best effort, in order, never in the way: `transition` returns at once."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, clock: Clock) -> None:
         self._cluster = cluster
-        self._backlog: asyncio.Queue[ClusterEvent] = asyncio.Queue(BACKLOG)
+        self._clock = clock
+        self._backlog: deque[ClusterEvent] = deque()
+        self._news = asyncio.Event()
 
     def transition(
         self,
@@ -54,16 +63,21 @@ class Events:
             reason=condition.reason,
             message=condition.message or condition.reason,
         )
-        try:
-            self._backlog.put_nowait(event)
-        except asyncio.QueueFull:
-            log.warning("event dropped", extra={"key": str(key), "reason": condition.reason})
+        room = NORMAL_BACKLOG if event.type == "Normal" else WARNING_BACKLOG
+        if len(self._backlog) >= room:
+            log.debug("event dropped", extra={"key": str(key), "reason": condition.reason})
+            return
+        self._backlog.append(event)
+        self._news.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            event = await self._backlog.get()
-            try:
-                await self._cluster.emit(event)
-            except ScriptOpsError as error:
-                log.debug("event not recorded", extra={"reason": error.reason})
+            await self._news.wait()
+            while self._backlog:
+                try:
+                    await self._cluster.emit(self._backlog.popleft())
+                except ScriptOpsError as error:
+                    log.debug("event not recorded", extra={"reason": error.reason})
+                await self._clock.sleep(PACE_SECONDS)
+            self._news.clear()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from reconciler.controllers.dispatching import Dispatcher
@@ -22,17 +23,34 @@ from reconciler.errors import Forbidden, ObjectNotFound, Waiting
 REMEMBERED_RUNS = 10_000
 
 
-class RunLog:
-    """The newest finished runs."""
+# Console output that is remembered, of all runs together: characters, of one to four bytes.
+REMEMBERED_OUTPUT = 32 * 1024 * 1024
 
-    def __init__(self, size: int = REMEMBERED_RUNS) -> None:
+
+class RunLog:
+    """The newest finished runs; of older ones not the output, when there is much of it."""
+
+    def __init__(self, size: int = REMEMBERED_RUNS, output: int = REMEMBERED_OUTPUT) -> None:
         self._size = size
+        self._output = output
         self._runs: OrderedDict[RunId, RunRecord] = OrderedDict()
+        # Those with output, oldest first.
+        self._with_output: deque[tuple[RunId, int]] = deque()
+        self._held = 0
 
     def add(self, record: RunRecord) -> None:
         self._runs[record.run_id] = record
         if len(self._runs) > self._size:
             self._runs.popitem(last=False)
+        length = sum(len(line.text) for line in record.logs)
+        if length:
+            self._with_output.append((record.run_id, length))
+            self._held += length
+        while self._held > self._output or len(self._with_output) > self._size:
+            run_id, length = self._with_output.popleft()
+            self._held -= length
+            if run_id in self._runs:
+                self._runs[run_id] = replace(self._runs[run_id], logs=())
 
     def get(self, run_id: RunId) -> RunRecord | None:
         return self._runs.get(run_id)

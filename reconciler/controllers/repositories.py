@@ -78,9 +78,8 @@ class _State:
     remote: Remote
     revisions: Revisions
     watch: asyncio.Task[None]
-    # Objects to plan for again: a write failed, or somebody changed them.
+    # Objects to plan for again: they were refused, a write failed, or somebody changed them.
     again: set[Reference] = field(default_factory=set)
-    applied: repositories.Applied | None = None
     synced: bool = False
 
 
@@ -277,15 +276,15 @@ class Repositories:
         applied: Applied | None = None
         if wanted or reading.is_first:
             applied = await self._apply(record, spec, state, reading, wanted)
-            state.again = set(applied.failures)
+            state.again = {*applied.failures, *(s.reference for s in applied.skips if s.is_problem)}
         if not state.synced:
             state.synced = True
             self._synced(record.key)
         state.revisions.collect()
         await self._conclude(record, spec, state, reading, applied, started)
-        if applied is not None and applied.failures:
-            first = next(iter(applied.failures.values()))
-            raise Transient(str(first), reason=first.reason)
+        failed = _to_be_tried_again(applied)
+        if failed:
+            raise Transient(str(failed[0]), reason=failed[0].reason)
         return Result(duration(spec.interval))
 
     async def _apply(
@@ -322,30 +321,22 @@ class Repositories:
             *(p for p in state.revisions.problems if p.severity == "error"),
             *_problems_of(applied, state.revisions.desired),
         ]
-        before = state.applied.counts if state.applied else record.status.counts
-        counts = applied.changes.counts() if applied is not None else before
-        total = len(state.revisions.desired)
-        if counts is not None:
-            # What this revision did not touch is unchanged in it, too.
-            counts = counts.model_copy(
-                update={"unchanged": max(total - counts.created - counts.configured, 0)}
-                if applied is not None
-                else {"created": 0, "configured": 0, "pruned": 0, "unchanged": total}
-            )
-        state.applied = repositories.Applied(
+        changes = applied.changes if applied is not None else ChangeSet()
+        status = repositories.Applied(
             revision=revision,
             digest=f"sha1:{reading.commit.tree}",
-            counts=counts or Counts(),
+            counts=_counts(state, changes),
             problems=[_reported(problem) for problem in problems],
         )
-        failed = applied.failures if applied is not None else {}
-        await self._report(record, _verdict(revision, problems, failed), state.applied)
-        if applied is None and not reading.published:
+        await self._report(
+            record, _verdict(revision, problems, _to_be_tried_again(applied)), status
+        )
+        if changes.is_empty and not (reading.is_first or reading.changed or reading.published):
             return
         synced = Synced(
             key=record.key,
             revision=revision,
-            changes=applied.changes if applied is not None else ChangeSet(),
+            changes=changes,
             published=len(reading.published),
             problems=tuple(problems),
             seconds=self._clock.monotonic() - started,
@@ -507,13 +498,26 @@ def _verdict_of(error: ScriptOpsError) -> Verdict:
     return conditions.reconciling(error.reason, f"{error}; trying again")
 
 
+def _to_be_tried_again(applied: Applied | None) -> Sequence[ScriptOpsError]:
+    """What failed and may succeed soon; what a person must mend is looked at every interval."""
+    failures = applied.failures.values() if applied is not None else ()
+    return [error for error in failures if not isinstance(error, Stalled)]
+
+
+def _counts(state: _State, changes: ChangeSet) -> Counts:
+    """What this revision did not touch is unchanged in it, too."""
+    revisions = state.revisions
+    done = {*changes.created, *changes.configured, *changes.skipped, *revisions.held}
+    unchanged = sum(ref not in done for ref in revisions.desired)
+    return changes.counts().model_copy(update={"unchanged": unchanged})
+
+
 def _verdict(
-    revision: str, problems: Sequence[Problem], failed: Mapping[Reference, ScriptOpsError]
+    revision: str, problems: Sequence[Problem], failed: Sequence[ScriptOpsError]
 ) -> Verdict:
-    retried = [e for e in failed.values() if not isinstance(e, Stalled)]
-    if retried:
+    if failed:
         return conditions.reconciling(
-            retried[0].reason, f"{len(retried)} objects not applied yet: {retried[0]}"
+            failed[0].reason, f"{len(failed)} objects not applied yet: {failed[0]}"
         )
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

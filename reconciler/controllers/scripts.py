@@ -225,8 +225,7 @@ class Scripts:
             ),
             adopt=ready_digest(record) == digest,
         )
-        where = f" at {record.revision}" if record.revision else ""
-        return conditions.ready("Deployed", f"{spec.manifest.name} {spec.manifest.version}{where}")
+        return conditions.ready("Deployed", f"runs {spec.manifest.name} {spec.manifest.version}")
 
     def _stop(self, record: ScriptRecord) -> None:
         self._triggering.unsubscribe(record.key)

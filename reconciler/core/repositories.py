@@ -20,7 +20,7 @@ from reconciler.core.scripts import first_problem, without_managed_fields
 from reconciler.errors import ObjectInvalid
 
 # Problems shown in the status; a status is read by people and carried in every watch event.
-SHOWN_PROBLEMS = 20
+SHOWN_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,7 @@ class Controller:
             metrics=metrics,
             wake=self.dispatcher.wake,
         )
-        self.events = Events(cluster)
+        self.events = Events(cluster, clock=clock)
         self.statuses = ScriptStatuses(cluster, clock=clock, metrics=metrics)
         self.commits = StatusCommits(self.git, clock=clock, metrics=metrics)
         self.artifacts = Artifacts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,16 +15,17 @@ TreeId = NewType("TreeId", str)
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository as an operator bound it. `repr` never shows `secrets`.
+    """A repository as an operator bound it. `repr` never shows secrets, not even those in the URL.
 
-    `secrets` are the data of a Secret by key (`username`, `password`, `identity`, `known_hosts`).
+    `secrets` are the data of a Secret by key (`username`, `password`, `ca.crt`, `identity`,
+    `known_hosts`).
     """
 
     url: str
     secrets: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
-        return f"Remote({self.url!r})"
+        return f"Remote({re.sub(r'(?<=://)[^/@]*@', '***@', self.url)!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,9 +65,7 @@ def app(
         OLD_WEBHOOK: webhook,
         f"{API}/version": api.Version(),
         f"{API}/scripts": api.Listing(operations.scripts),
-        f"{API}/scripts/{{namespace}}/{{name}}/trigger": api.Trigger(
-            operations, insecure=insecure
-        ),
+        f"{API}/scripts/{{namespace}}/{{name}}/trigger": api.Trigger(operations, insecure=insecure),
         f"{API}/repositories": api.Listing(operations.repositories),
         f"{API}/devices": api.Listing(operations.devices),
         f"{API}/runs": api.Runs(operations),

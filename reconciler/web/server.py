@@ -80,6 +80,9 @@ def _bind(host: str, port: int) -> socket.socket:
     )[0]
     both = host == "::" and socket.has_dualstack_ipv6()
     listener = socket.create_server(address, family=family, dualstack_ipv6=both)
+    # Inherited by connections: head and body go out in two writes, and the second would otherwise
+    # wait 40 ms for the peer's delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
     return listener
 

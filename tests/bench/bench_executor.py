@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import uvloop
-
 from scriptops.controller.v1 import controller_pb2 as wire
 
 if TYPE_CHECKING:
@@ -58,7 +57,11 @@ TARGET_RATE = 30_000.0
 
 def _request(kind: int, count: int, serial: int) -> bytes:
     script = wire.ScriptRef(
-        namespace="bench", name="rule", digest=DIGEST, type=kind, file="rule.js",  # type: ignore[arg-type]
+        namespace="bench",
+        name="rule",
+        digest=DIGEST,
+        type=kind,
+        file="rule.js",  # type: ignore[arg-type]
         limits=wire.Limits(wall_time_ms=1_000, output_bytes=1_000, writes=16),
     )
     runs = [

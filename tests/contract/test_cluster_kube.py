@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from reconciler.core.objects import (
     Reference,
     key_of,
 )
-from reconciler.core.store import Store
+from reconciler.core.store import Delta, Store
 from reconciler.errors import (
     ClusterUnavailable,
     Conflict,
@@ -284,12 +284,14 @@ def test_a_server_that_falls_silent_ends_the_watch_shortly_after_its_time(tmp_pa
 
 
 def test_at_most_thirty_two_requests_are_on_their_way(tmp_path: Path) -> None:
-    gate = asyncio.Event()
+    gate, full = asyncio.Event(), asyncio.Event()
     waiting = 0
 
     async def answer(line: str, writer: asyncio.StreamWriter) -> None:
         nonlocal waiting
         waiting += 1
+        if waiting == 32:
+            full.set()
         await gate.wait()
         await answered(200)(line, writer)
 
@@ -298,8 +300,7 @@ def test_at_most_thirty_two_requests_are_on_their_way(tmp_path: Path) -> None:
             asked = [
                 asyncio.create_task(cluster.get(SCRIPTS, ObjectKey("d", str(i)))) for i in range(50)
             ]
-            while waiting < 32:
-                await asyncio.sleep(0.01)
+            await full.wait()
             assert waiting == 32
             gate.set()
             await asyncio.gather(*asked)
@@ -558,13 +559,13 @@ def test_an_api_server_that_is_killed_and_comes_back_is_followed_again(doomed: K
     ns = doomed.namespace()
     store: Store[str] = Store()
 
-    async def until(claim: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not claim():
-                await asyncio.sleep(0.02)
-
     async def test() -> None:
-        deltas: list[tuple[str | None, str | None]] = []
+        told: asyncio.Queue[Delta[str]] = asyncio.Queue()
+
+        def hear(deltas: Sequence[Delta[str]]) -> None:
+            for delta in deltas:
+                told.put_nowait(delta)
+
         async with connected(doomed) as cluster:
             reflector = Reflector(
                 cluster,
@@ -572,18 +573,18 @@ def test_an_api_server_that_is_killed_and_comes_back_is_followed_again(doomed: K
                 decode=lambda obj: f"{key_of(obj).name}@{version(obj)}",
                 store=store,
                 clock=SystemClock(),
-                on_deltas=lambda batch: deltas.extend((d.old, d.new) for d in batch),
+                on_deltas=hear,
             )
             task = asyncio.create_task(reflector.run())
             await cluster.create(SCRIPTS, script(ns, "before"), field_manager=MANAGER)
-            await until(lambda: len(store) == 1)
+            assert (await told.get()).key.name == "before"
             doomed.kill("kube-apiserver")
             with pytest.raises(ClusterUnavailable):
                 await cluster.get(SCRIPTS, ObjectKey(ns, "before"))
             await asyncio.to_thread(doomed.start_apiserver)
             await cluster.create(SCRIPTS, script(ns, "after"), field_manager=MANAGER)
-            await until(lambda: len(store) == 2)
-            assert len(deltas) == 2
+            assert (await told.get()).key.name == "after"
+            assert (len(store), told.qsize()) == (2, 0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

@@ -130,7 +130,7 @@ FILE = 0o100644
 def test_fetch_gives_the_tip_of_the_branch(world: World) -> None:
     async def tips() -> list[tuple[str, str]]:
         source = world.git.source(world.remote)
-        found = []
+        found: list[tuple[str, str]] = []
         for message in ("first", "second"):
             world.commit({"a": message.encode()}, message=message)
             commit = await source.fetch("main", timeout=SOON)

@@ -34,7 +34,9 @@ def digest_of(source: bytes) -> str:
     return "sha256:" + hashlib.sha256(source).hexdigest()
 
 
-def script(source: bytes, *, namespace: str = "default", name: str = "rule", **changes: Any) -> ScriptRef:
+def script(
+    source: bytes, *, namespace: str = "default", name: str = "rule", **changes: Any
+) -> ScriptRef:
     facts: dict[str, Any] = {
         "type": ScriptType.JS,
         "file": "rule/1.0.js",
@@ -69,7 +71,7 @@ class Script:
 
 async def eventually(claim: Callable[[], bool], *, what: str) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not claim():
+        while not claim():  # noqa: ASYNC110 - claims are about other processes too
             await asyncio.sleep(0.005)
     assert claim(), what
 

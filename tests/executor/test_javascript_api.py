@@ -122,9 +122,7 @@ def test_a_value_no_device_can_have_is_refused_when_it_is_set(
     ("value", "sent"),
     [("1e21", 1e21), ("-0.5", -0.5), ("true", True), ("'\\ud800x'", "\ufffdx"), ("''", "")],
 )
-def test_values_arrive_as_they_were_set(
-    runner: asyncio.Runner, value: str, sent: object
-) -> None:
+def test_values_arrive_as_they_were_set(runner: asyncio.Runner, value: str, sent: object) -> None:
     source = f"""async function main() {{
       Device.setDeviceStatus('target-device-name', 'p', {value});
       await Device.commitDevice('target-device-name', 1, {{ force: true }});
@@ -134,9 +132,7 @@ def test_values_arrive_as_they_were_set(
 
 def test_what_was_set_but_not_committed_is_dropped_with_a_warning(runner: asyncio.Runner) -> None:
     source = "function main() { Device.setDeviceStatus('target-device-name', 'p', 1) }"
-    warning = (
-        "target-device-name.p was set but not committed, so it was dropped; call Device.commitDevice"
-    )
+    warning = "target-device-name.p was set but not committed, so it was dropped; call Device.commitDevice"
     assert run(runner, source) == [[GOOD, "", [[LogLevel.WARN, warning]], []]]
 
 

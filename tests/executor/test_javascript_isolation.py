@@ -115,7 +115,7 @@ def test_everything_that_two_runs_could_share_is_frozen(runner: asyncio.Runner) 
             visit(part, `${path}.${String(key)}${kind === 'value' ? '' : ` ${kind}`}`);
       }
       console.log(seen.size > 700, JSON.stringify(open));
-    }"""  # noqa: E501
+    }"""
     assert printed(run(runner, source)) == [["true []"]]
 
 
@@ -150,7 +150,11 @@ def test_a_script_cannot_name(runner: asyncio.Runner, name: str) -> None:
 )
 def test_code_cannot_be_made_from_strings_by(runner: asyncio.Runner, attempt: str) -> None:
     [[outcome, message, _, _]] = run(runner, f"function main() {{ return {attempt} }}")
-    assert (outcome, message.startswith("EvalError: "), "cannot be made from strings" in message) == (
+    assert (
+        outcome,
+        message.startswith("EvalError: "),
+        "cannot be made from strings" in message,
+    ) == (
         Outcome.FAILED,
         True,
         True,

@@ -96,7 +96,7 @@ SCRIPTS = [
           const p = new Proxy(o, { get: (t, k, r) => Reflect.get(t, k, r) ?? "none" });
           const copy = { ...o, ...JSON.parse('{"a":{"b":[1,2,{"c":null}]}}') };
           console.log(p.inherited, p.x, cache.get(o), copy.a?.b?.[2]?.c ?? "nil", Object.groupBy([1, 2, 3], (n) => (n % 2 ? "odd" : "even")).odd);
-        }""", '2 none 3 nil [1,3]', id="proxies, weak maps, spread, optional chaining"),
+        }""", "2 none 3 nil [1,3]", id="proxies, weak maps, spread, optional chaining"),
     pytest.param("""
         function tag(strings, ...values) { return strings.raw.join("|") + values.join(","); }
         label: for (const i of [1, 2]) { for (const j of [1, 2]) { if (j === 2) continue label; } }

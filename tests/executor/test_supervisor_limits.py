@@ -76,9 +76,7 @@ def test_a_run_that_does_not_end_is_killed_at_its_deadline(
         pytest.param("const a = []; for (;;) a.push(new Intl.NumberFormat('de', { style: 'currency', currency: 'EUR' }));", id="Intl objects"),
     ],
 )  # fmt: skip
-def test_a_memory_bomb_hurts_only_itself(
-    runner: asyncio.Runner, pool: Pool, body: str
-) -> None:
+def test_a_memory_bomb_hurts_only_itself(runner: asyncio.Runner, pool: Pool, body: str) -> None:
     limits = Limits(wall_time_ms=5_000, output_bytes=100, writes=1)
     source = f"function main() {{ {body} }}".encode()
     [result] = runner.run(pool.run(source, activation(), limits=limits))
@@ -104,7 +102,8 @@ def test_only_the_guilty_run_of_a_batch_is_blamed(
     guilty = count // 2
     events = [activation(event=event if i == guilty else i) for i in range(count)]
     # A name of its own, so that no earlier case has made the script suspect.
-    results = runner.run(pool.run(RULE, *events, name=f"{event}-{count}"))
+    limits = Limits(wall_time_ms=1_000 if event == "abort" else 200, output_bytes=1_000, writes=16)
+    results = runner.run(pool.run(RULE, *events, name=f"{event}-{count}", limits=limits))
     assert outcomes(results) == [
         outcome if i == guilty else Outcome.SUCCEEDED for i in range(count)
     ]

@@ -25,7 +25,9 @@ def by(size: int, waiting: Queue) -> list[tuple[str, int]]:
 
 
 def test_scripts_take_turns_and_runs_keep_their_order() -> None:
-    waiting = filled(Work(A, runs(*[activation()] * 5)), Work(B, runs(*[activation()] * 2, first=10)))
+    waiting = filled(
+        Work(A, runs(*[activation()] * 5)), Work(B, runs(*[activation()] * 2, first=10))
+    )
     assert by(2, waiting) == [("a", 2), ("b", 2), ("a", 2), ("a", 1)]
     assert not waiting
 
@@ -40,7 +42,7 @@ def test_what_is_put_back_comes_before_what_came_later() -> None:
     waiting = filled(Work(A, runs(*[activation()] * 4)))
     job = waiting.take(lambda _: 2)
     assert job is not None
-    waiting.put_back(job)
+    waiting.put_back(job, is_next=True)
     again = waiting.take(lambda _: 9)
     assert again is not None
     assert [run.key for run in again.runs] == [key(1), key(2), key(3), key(4)]
@@ -85,3 +87,21 @@ def test_a_verdict_binds_one_namespace_only() -> None:
     ledger.judge(A, "bad")
     other = script(SOURCE, namespace="other", name="a")
     assert (ledger.verdict(A), ledger.verdict(B), ledger.verdict(other)) == ("bad", "bad", None)
+
+
+def test_a_script_that_may_not_run_now_is_passed_over_and_keeps_its_turn() -> None:
+    waiting = filled(Work(A, runs(activation())), Work(B, runs(activation())))
+    job = waiting.take(lambda script: 0 if script == A else 1)
+    assert job is not None
+    assert job.script == B
+    assert waiting.take(lambda _: 0) is None
+    assert by(9, waiting) == [("a", 1)]
+
+
+def test_what_is_put_back_has_the_next_turn_or_the_last() -> None:
+    for is_next, names in ((True, ["a", "b"]), (False, ["b", "a"])):
+        waiting = filled(Work(A, runs(*[activation()] * 2)), Work(B, runs(activation())))
+        job = waiting.take(lambda _: 1)
+        assert job is not None
+        waiting.put_back(job, is_next=is_next)
+        assert [name for name, _ in by(9, waiting)] == names

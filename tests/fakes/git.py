@@ -147,9 +147,8 @@ class FakeSource:
     async def diff(self, old: TreeId | None, new: TreeId, *, folder: PurePosixPath) -> TreeDiff:
         before = _Flat(self._remote.trees[old] if old else {}, folder)
         after = _Flat(self._remote.trees[new], folder)
-        removed = {
-            path for path in {*before.readable, *before.refused} - {*after.readable, *after.refused}
-        } | (before.refused.keys() & after.readable.keys())
+        gone = {*before.readable, *before.refused} - {*after.readable, *after.refused}
+        removed = gone | (before.refused.keys() & after.readable.keys())
         written = {
             path: file
             for path, file in after.readable.items()

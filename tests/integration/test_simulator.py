@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 import orjson
 import pytest
 
+from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.adapters.simulator import Bridge, Simulator, behaviour
-from reconciler.core.objects import JsonObject, ObjectKey, Resource
+from reconciler.core.objects import DEVICES_V1BETA1, JsonObject, ObjectKey, Resource
 from reconciler.errors import ObjectNotFound
 from tests.fakes.clock import FakeClock
 
@@ -305,3 +306,36 @@ def test_bridge_answers_as_an_edge_node(topic, payload, answer):
 def test_bridge_says_nothing_to_other_topics():
     bridge = Bridge(Twins(KEY), FakeClock())
     assert asyncio.run(bridge.receive("$hw/events/device/default/thing/twin/get", b"{}")) is None
+
+
+def test_the_embedded_cluster_keeps_what_a_device_reports():
+    item = device({"simulate": "follow", "start": "off", "delay": 100})
+    created = {"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", **item}
+
+    async def main() -> JsonObject:
+        clock = FakeClock()
+        cluster = EmbeddedCluster(clock=clock)
+        await cluster.create(DEVICES_V1BETA1, created, field_manager="test")
+        simulator = Simulator(Bridge(cluster, clock).receive, clock)
+        simulator.observe(await cluster.get(DEVICES_V1BETA1, KEY))
+        await clock.settle()
+        patch = [{"op": "add", "path": "/spec/properties/0/desired", "value": {"value": "on"}}]
+        simulator.observe(
+            await cluster.json_patch(DEVICES_V1BETA1, KEY, patch, field_manager="test")
+        )
+        await clock.advance(1)
+        await simulator.close()
+        live = await cluster.get(DEVICES_V1BETA1, KEY)
+        await cluster.close()
+        return live
+
+    metadata = {"timestamp": "1700000000100", "type": "string"}
+    assert asyncio.run(main())["status"] == {
+        "twins": [
+            {
+                "propertyName": "value",
+                "reported": {"value": "on", "metadata": metadata},
+                "observedDesired": {"value": "on", "metadata": metadata},
+            }
+        ]
+    }

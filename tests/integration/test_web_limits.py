@@ -16,6 +16,7 @@ from tests.fakes.operations import FakeOperations
 from tests.integration.web_server import Door, listening, read, rest
 
 HOOK = "/api/v1alpha1/webhook?namespace=default&name=thermostat"
+TRIGGER = "/api/v1alpha1/scripts/default/thermostat/trigger"
 DEBUG = "/api/v1alpha1/debug"
 LIMIT = 64 * 1024
 
@@ -225,8 +226,10 @@ needs_neighbour = pytest.mark.skipif(
 
 
 @needs_neighbour
-@pytest.mark.parametrize("path", [HOOK, DEBUG])
-def test_peers_elsewhere_may_neither_trigger_nor_look_inside(path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", HOOK), ("POST", HOOK), ("POST", TRIGGER), ("GET", DEBUG)]
+)
+def test_peers_elsewhere_may_neither_trigger_nor_look_inside(method: str, path: str) -> None:
     with listening(operations(), host="0.0.0.0", ask_at=neighbour()) as door:
         pretence = {
             "X-Forwarded-For": "127.0.0.1",
@@ -234,8 +237,8 @@ def test_peers_elsewhere_may_neither_trigger_nor_look_inside(path: str) -> None:
             "Forwarded": "for=127.0.0.1",
             "Host": "localhost",
         }
-        assert door.ask(path).refusal == (403, "LocalOnly")
-        assert door.ask(path, headers=pretence).refusal == (403, "LocalOnly")
+        assert door.ask(path, method=method).refusal == (403, "LocalOnly")
+        assert door.ask(path, method=method, headers=pretence).refusal == (403, "LocalOnly")
         assert door.ask("/healthz").status == 200
         assert door.ask("/api/v1alpha1/scripts").status == 200
         assert door.operations.triggered == []
@@ -284,7 +287,7 @@ def test_a_browser_whose_page_calls_us_by_another_name_is_refused(
         assert door.ask(path, headers={"Host": host.format(port=door.port)}).status == status
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(("method", "path"), [("GET", HOOK), ("POST", HOOK), ("POST", TRIGGER)])
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -301,11 +304,11 @@ def test_a_browser_whose_page_calls_us_by_another_name_is_refused(
     ],
 )
 def test_pages_of_other_sites_trigger_nothing(
-    door: Door, method: str, headers: dict[str, str], status: int
+    door: Door, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     body = b"{}" if method == "POST" else None
     given = {"Host": "localhost:1", "Content-Type": "application/json", **headers}
-    assert door.ask(HOOK, method=method, body=body, headers=given).status == status
+    assert door.ask(path, method=method, body=body, headers=given).status == status
     assert len(door.operations.triggered) == (status == 202)
 
 

@@ -31,6 +31,7 @@ _UNSAFE_IN_FILE: Final = re.compile(r"[^A-Za-z0-9._/@+-]")
 _SYNTAX_ERROR: Final = re.compile(
     r"\A[^\n]*?:(?P<line>\d+): (?P<message>[^\n]*)(?:\n(?P<text>[^\n]*)\n(?P<indent>[ \t]*)\^)?"
 )
+_LINE_END: Final = re.compile("\r\n|[\n\r\u2028\u2029]")
 # `new Function` puts two lines before its body, and the strict directive is the third.
 _LINES_BEFORE_SOURCE: Final = 3
 
@@ -122,7 +123,7 @@ class Isolate:
         try:
             return function()
         except JSEvalException as error:
-            raise ScriptRefused(_located(str(error), name)) from error
+            raise ScriptRefused(_located(str(error), source, name)) from error
 
 
 def safe_file(file: str) -> str:
@@ -130,12 +131,16 @@ def safe_file(file: str) -> str:
     return _UNSAFE_IN_FILE.sub("_", file)[:200] or "script.js"
 
 
-def _located(report: str, file: str) -> str:
+def _located(report: str, source: str, file: str) -> str:
     found = _SYNTAX_ERROR.match(report)
     if found is None:
         return f"the script does not parse ({file})"
     message = found["message"][: ops.MESSAGE_CHARACTERS]
     line = int(found["line"]) - _LINES_BEFORE_SOURCE
+    lines = len(_LINE_END.findall(source)) + 1
+    if line > lines:
+        # V8 stumbled over the end of the function we put around it.
+        return f"SyntaxError: Unexpected end of input ({file}:{lines})"
     if line < 1 or found["indent"] is None:
         return f"{message} ({file})"
     return f"{message} ({file}:{line}:{len(found['indent']) + 1})"

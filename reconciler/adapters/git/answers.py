@@ -42,7 +42,7 @@ _INVALID = (
     ("object format", "SHA-256 repositories cannot be read; use one with SHA-1 names"),
     ("mismatched algorithms", "SHA-256 repositories cannot be read; use one with SHA-1 names"),
     ("dumb http transport", "the server must speak git's smart protocol"),
-    ("not allowed", "this protocol is not allowed"),
+    ("' not allowed", "this protocol is not allowed"),
 )
 
 _MOVED = (

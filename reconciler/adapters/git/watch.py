@@ -23,7 +23,12 @@ async def changes(path: Path | None, branch: str) -> AsyncIterator[None]:
     if folder is None:
         await asyncio.Event().wait()
         return
-    names = {str(folder / name) for name in ("HEAD", "packed-refs", f"refs/heads/{branch}")}
+    heads = folder / "refs" / "heads"
+    ref = heads / branch
+    # A folder on the way to the ref may be made with the ref already in it: then no event tells of
+    # the ref, but by the time that the folder's comes out, the folder is watched too.
+    way = [parent for parent in ref.parents if parent.is_relative_to(heads) and parent != heads]
+    names = {str(name) for name in (folder / "HEAD", folder / "packed-refs", ref, *way)}
     woken = asyncio.Event()
 
     async def watch(watched: Path, *, recursive: bool) -> None:
@@ -39,7 +44,7 @@ async def changes(path: Path | None, branch: str) -> AsyncIterator[None]:
     # A ref is replaced by a rename, so its folder is watched; that of a branch may come and go.
     tasks = [
         asyncio.create_task(watch(folder, recursive=False)),
-        asyncio.create_task(watch(folder / "refs" / "heads", recursive=True)),
+        asyncio.create_task(watch(heads, recursive=True)),
     ]
     try:
         while True:

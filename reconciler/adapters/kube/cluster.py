@@ -33,6 +33,9 @@ KNOWN = frozenset(
 )
 # Beyond the time the server was asked to end a watch by, a silent one is given up.
 WATCH_GRACE = timedelta(seconds=15)
+# Events parsed and let go together. What is alive at once counts towards the next garbage
+# collection: batches of 32 devices cost twice the CPU of batches of 8.
+BATCH_EVENTS = 8
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -102,11 +105,12 @@ class KubeCluster:
                         raise ClusterUnavailable(
                             f"watch {path}: an event exceeds {BODY_BYTES} bytes"
                         )
-                    events, failure = _events(lines, path)
-                    if events:
-                        yield events
-                    if failure:
-                        raise failure
+                    for begin in range(0, len(lines), BATCH_EVENTS):
+                        events, failure = _events(lines[begin : begin + BATCH_EVENTS], path)
+                        if events:
+                            yield events
+                        if failure:
+                            raise failure
             except TimeoutError:
                 return
             except (aiohttp.ClientError, OSError) as error:

@@ -1,0 +1,70 @@
+"""The story in a pipe and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reconciler.cli.narrate import Narrator, duration
+from reconciler.cli.options import TextOutput
+
+SUMMARY = {
+    "revision": "main@sha1:1a2b3c4",
+    "changeSet": {"created": 6, "unchanged": 0},
+    "runs": 2,
+    "effectLatencyMs": 3.5,
+    "statusCommit": None,
+    "urls": ["http://127.0.0.1:8000"],
+    "ok": True,
+}
+
+
+def tell(narrator: Narrator) -> None:
+    narrator.chapter("A push")
+    narrator.step("synced", "main@sha1:1a2b3c4, 6 created", took_ms=41.2)
+    narrator.step("run", "door open\x1b[2J")
+    narrator.note("no broker at 127.0.0.1:1883")
+    narrator.ready(places={"edit": "/tmp/rules", "open": "http://x"}, hints=["edit", "commit"])
+    narrator.summary(SUMMARY)
+
+
+def test_a_pipe_gets_plain_lines(capsys):
+    tell(Narrator())
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out == (
+        "\nA push\n"
+        "  ✓ synced          main@sha1:1a2b3c4, 6 created  41 ms\n"
+        "  ✓ run             door open\\x1b[2J\n"
+        "  ! no broker at 127.0.0.1:1883\n"
+        "\nReady\n"
+        "  edit  /tmp/rules\n"
+        "  open  http://x\n"
+        "\nTry\n"
+        "  1. edit\n"
+        "  2. commit\n"
+        "\nCtrl-C stops everything.\n"
+        "\nSummary\n"
+        "  revision         main@sha1:1a2b3c4\n"
+        "  changeSet        6 created, 0 unchanged\n"
+        "  runs             2\n"
+        "  effectLatencyMs  3.5\n"
+        "  statusCommit     none\n"
+        "  urls             http://127.0.0.1:8000\n"
+        "  ok               yes\n"
+    )
+
+
+def test_json_has_stdout_for_itself(capsys):
+    tell(Narrator(TextOutput.JSON))
+    out, err = capsys.readouterr()
+    assert json.loads(out) == SUMMARY
+    assert "synced" in err
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"), [(0.42, "0.4 ms"), (41.2, "41 ms"), (1234, "1.2 s")]
+)
+def test_durations_have_two_digits(milliseconds, words):
+    assert duration(milliseconds) == words
