@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+# Workers are spawned, never forked, so gRPC need not stop its threads around it; it reads this
+# when it is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from executor.main import main
 

@@ -80,7 +80,7 @@ def _lines(kind: Kind, item: JsonObject) -> Sequence[JsonObject]:
     return [{**item, "property": entry} for entry in properties] or [{**item, "property": {}}]
 
 
-def _value(value: Json) -> str:
+def _value(value: Json, *, empty: str = "-") -> str:
     match value:
         case None:
             return "-"
@@ -89,19 +89,19 @@ def _value(value: Json) -> str:
         case int() | float():
             return str(value)
         case str():
-            return value or '""'
+            return value or empty
         case _:
             return ", ".join(text(entry) for entry in sequence(value)) or "-"
 
 
-def _at(*path: str) -> Cell:
-    """What stands at a path of names."""
+def _at(*path: str, empty: str = "-") -> Cell:
+    """What stands at a path of names; `empty` for an empty string."""
 
     def cell(item: JsonObject, _now: datetime) -> str:
         found: Json = item
         for name in path:
             found = mapping(found).get(name)
-        return _value(found)
+        return _value(found, empty=empty)
 
     return cell
 
@@ -193,8 +193,8 @@ _COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
     Kind.DEVICES: (
         Column("NAME", _at("metadata", "name")),
         Column("PROPERTY", _at("property", "name")),
-        Column("REPORTED", _at("property", "reported")),
-        Column("DESIRED", _at("property", "desired")),
+        Column("REPORTED", _at("property", "reported", empty='""')),
+        Column("DESIRED", _at("property", "desired", empty='""')),
         Column("MODEL", _at("model"), wide=True),
         Column("TYPE", _at("property", "type"), wide=True),
         Column("TIMESTAMP", _at("property", "timestamp"), wide=True),

@@ -194,10 +194,6 @@ class Repositories:
         state = self._states.get(key)
         return state is not None and state.synced
 
-    def problems(self, key: ObjectKey) -> Sequence[Problem]:
-        state = self._states.get(key)
-        return state.revisions.problems if state else ()
-
     def status_changed(self, record: ScriptRecord, status: ScriptStatus, transition: bool) -> None:  # noqa: FBT001 - a listener's signature
         """Commit a Script's status to its repository's status ref."""
         self._commit_status(record, status, transition=transition)
@@ -318,14 +314,16 @@ class Repositories:
         """Report, and tell whoever listens."""
         revision = _revision(spec, reading.commit.id)
         problems = [
-            *(p for p in state.revisions.problems if p.severity == "error"),
+            *state.revisions.errors,
             *_problems_of(applied, state.revisions.desired),
         ]
         changes = applied.changes if applied is not None else ChangeSet()
+        before = self._written.get(record.uid, record.status)
+        is_known = changes.is_empty and before.revision == revision
         status = repositories.Applied(
             revision=revision,
             digest=f"sha1:{reading.commit.tree}",
-            counts=_counts(state, changes),
+            counts=before.counts if is_known else _counts(state, changes),
             problems=[_reported(problem) for problem in problems],
         )
         await self._report(

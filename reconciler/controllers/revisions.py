@@ -18,8 +18,8 @@ from reconciler.core.objects import ObjectKey, Reference
 from reconciler.core.plan import Desired
 from reconciler.core.problems import Problem
 from reconciler.core.yamldocs import MAX_BYTES as MAX_MANIFEST_BYTES
-from reconciler.errors import Stalled, VersionImmutable
-from reconciler.ports.git import Commit, FileChange, Refusal, Source
+from reconciler.errors import SourceUnavailable, Stalled, VersionImmutable
+from reconciler.ports.git import Commit, FileChange, Refusal, Source, TreeDiff
 from reconciler.ports.registry import ArtifactRef, Registry
 
 # Blobs held in memory at once: 500 files of the largest size are 500 MiB, of the usual one 1 MiB.
@@ -76,6 +76,8 @@ class Revisions:
         # Problems of files other than manifests, by path.
         self._file_problems: dict[PurePosixPath, tuple[Problem, ...]] = {}
         self._leaving: set[ArtifactRef] = set()
+        # Everything that was read and is there still.
+        self._files: set[PurePosixPath] = set()
 
     @property
     def commit(self) -> Commit | None:
@@ -96,11 +98,12 @@ class Revisions:
         return self._manifests.prune_safe
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
-        """Every error and note of the revision, by path and line."""
+    def errors(self) -> tuple[Problem, ...]:
+        """Every error of the revision, by path and line."""
         files = [p for problems in self._file_problems.values() for p in problems]
-        found = [*self._manifests.problems, *self._check.problems, *files]
-        return tuple(sorted(found, key=lambda p: (p.path, p.line, p.pointer)))
+        found = [*self._manifests.problems, *self._check.errors, *files]
+        errors = [problem for problem in found if problem.severity == "error"]
+        return tuple(sorted(errors, key=lambda p: (p.path, p.line, p.pointer)))
 
     def changes(self) -> AsyncIterator[None]:
         """Wake-ups of a repository on this machine."""
@@ -126,13 +129,21 @@ class Revisions:
             )
         try:
             return await self._take(before, commit)
+        except SourceUnavailable as error:
+            self._forget()
+            if error.reason != "RevisionGone":
+                raise
+            # History was rewritten, and what was read before is no longer there to compare with.
+            return await self._take(None, commit)
         except BaseException:
             self._forget()
             raise
 
     async def _take(self, before: Commit | None, commit: Commit) -> Reading:
-        diff = await self._source.diff(
-            before.tree if before else None, commit.tree, folder=self._folder
+        diff = self._in_folder(
+            await self._source.diff(
+                before.tree if before else None, commit.tree, folder=self._folder
+            )
         )
         by_path = {change.path: change for change in diff.changes}
         rules = by_path.get(layout.REPOSITORY_FILE)
@@ -160,6 +171,12 @@ class Revisions:
                 "nothing was changed",
                 reason="EmptySource",
             )
+        for change in changes:
+            if change.blob is None:
+                self._files.discard(change.path)
+            else:
+                self._files.add(change.path)
+        self._files -= refused.keys()
         self._commit = commit
         return Reading(
             commit,
@@ -168,6 +185,30 @@ class Revisions:
             frozenset(published),
             is_first=before is None,
         )
+
+    def _in_folder(self, diff: TreeDiff) -> TreeDiff:
+        """With paths from the deployed folder, and removals of folders spelled out."""
+        changes = [
+            replace(change, path=change.path.relative_to(self._folder)) for change in diff.changes
+        ]
+        refused = [
+            replace(refusal, path=str(PurePosixPath(refusal.path).relative_to(self._folder)))
+            for refusal in diff.refused
+        ]
+        gone = [change.path for change in changes if change.blob is None]
+        gone += [PurePosixPath(refusal.path) for refusal in refused]
+        below = [
+            FileChange(path, None)
+            for path in self._below([path for path in gone if path not in self._files])
+        ]
+        return TreeDiff([*below, *changes], refused)
+
+    def _below(self, folders: Collection[PurePosixPath]) -> Collection[PurePosixPath]:
+        """Files that were read from below any of `folders`."""
+        if not folders:
+            return ()
+        wanted = set(folders)
+        return [path for path in self._files if not wanted.isdisjoint(path.parents)]
 
     async def _take_rules(self, change: FileChange) -> None:
         self._rules = RepositoryFile()

@@ -108,11 +108,17 @@ class Scripts:
                 self.loop.add(key)
 
     def repository_synced(self, repository: ObjectKey) -> None:
-        """Its artifacts are all here now: those which waited for it can be judged."""
+        """Its artifacts are all here now: those which waited for it can be judged.
+
+        What was said of them may not have reached git before a restart, so it is said again.
+        """
         for record in self._world.scripts:
             owner = self._world.repository(record.repository_uid)
             if owner is not None and owner.key == repository:
                 self.loop.add(record.key)
+                status = self._statuses.latest(record.key, record.uid, record.status)
+                if status.conditions:
+                    self.on_status(record, status, True)
 
     def executors_changed(self) -> None:
         for keys in self._waiting_for.values():

@@ -50,6 +50,7 @@ class CrossCheck:
         self._users: defaultdict[PurePosixPath | Reference, set[Reference]] = defaultdict(set)
         self._wants: dict[Reference, frozenset[PurePosixPath | Reference]] = {}
         self._lacking: dict[Reference, frozenset[PurePosixPath | Reference]] = {}
+        self._without_artifact: set[Reference] = set()
         self._kinds: defaultdict[str, set[Reference]] = defaultdict(set)
 
     def update(self, changed: Changed, scripts: Mapping[PurePosixPath, bool]) -> None:
@@ -68,20 +69,31 @@ class CrossCheck:
                 self._lacking[reference] = lacking
             else:
                 self._lacking.pop(reference, None)
+            if any(isinstance(want, PurePosixPath) for want in lacking):
+                self._without_artifact.add(reference)
+            else:
+                self._without_artifact.discard(reference)
 
     @property
     def without_artifact(self) -> frozenset[Reference]:
         """Scripts that cannot be deployed, because their artifact is not in the repository."""
-        return frozenset(
-            reference
-            for reference, lacking in self._lacking.items()
-            if any(isinstance(want, PurePosixPath) for want in lacking)
-        )
+        return frozenset(self._without_artifact)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Every finding, by path and line."""
-        found = [p for reference in self._lacking for p in self._findings(reference)]
+        """Every finding, by path and line. Costs by the Scripts that lack anything at all, which
+        is all of them where devices are kept elsewhere.
+        """
+        return self._sorted(self._lacking)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The findings that are no notes; costs by their number."""
+        found = self._sorted(self._without_artifact)
+        return tuple(problem for problem in found if problem.severity == "error")
+
+    def _sorted(self, references: Iterable[Reference]) -> tuple[Problem, ...]:
+        found = [p for reference in references for p in self._findings(reference)]
         return tuple(sorted(found, key=lambda p: (p.path, p.line, p.pointer, p.message)))
 
     def _file(self, path: PurePosixPath, *, present: bool) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from reconciler.core.objects import JsonObject, ObjectKey, mapping, text
+from reconciler.core.objects import JsonObject, ObjectKey, mapping
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Delta(Generic[T]):
+class Delta(NamedTuple, Generic[T]):
     """One object before and after; never both None. A delete holds the last state known, which
     is not always the last state there was.
     """
@@ -42,14 +40,22 @@ class Entry(NamedTuple, Generic[T]):
 
 
 def identity_of(obj: JsonObject) -> Identity:
-    meta = mapping(obj.get("metadata"))
+    """Empty strings where the object does not say."""
+    meta = obj.get("metadata")
+    # A plain test where an abstract one would do: every watch event passes here.
+    if not isinstance(meta, dict):
+        meta = mapping(meta)
     # There are few namespaces and very many objects: one string each for the former.
-    namespace = sys.intern(text(meta.get("namespace")))
+    namespace = sys.intern(_text(meta.get("namespace")))
     return Identity(
-        ObjectKey(namespace, text(meta.get("name"))),
-        text(meta.get("uid")),
-        text(meta.get("resourceVersion")),
+        ObjectKey(namespace, _text(meta.get("name"))),
+        _text(meta.get("uid")),
+        _text(meta.get("resourceVersion")),
     )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def is_older(left: str, right: str) -> bool:

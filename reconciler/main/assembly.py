@@ -181,6 +181,7 @@ class Controller:
             await self._listen(stack)
             group = await stack.enter_async_context(_failing_together())
             await self._reflect(group)
+            self.triggering.keep_only({record.uid for record in self.world.scripts})
             self._synced = True
             for loop in (
                 self.scripts.loop.run,

@@ -161,6 +161,7 @@ def _measure(server: KubeServer, folder: Path, bare: Path, work: Path) -> list[d
     fill(work, SMALL, LARGE)
     push(work, "ten thousand")
     scripts.until(_All(names(SMALL, LARGE), truthful), seconds=600)
+    _settle(server, ours)
     large = _edits(work, scripts, LARGE)
     fill(files, SMALL, LARGE)
     kubectl(server, theirs, files / "manifests")

@@ -44,7 +44,7 @@ DEVICE = {
             "type": "BOOLEAN",
             "timestamp": "1753257600123",
         },
-        {"name": "level", "reported": None, "desired": None, "type": None, "timestamp": None},
+        {"name": "level", "reported": None, "desired": "", "type": None, "timestamp": None},
     ],
 }
 
@@ -144,7 +144,7 @@ def test_a_device_has_a_row_for_each_property(scriptops, door):
     assert words(scriptops("get", "devices").out) == [
         ["NAME", "PROPERTY", "REPORTED", "DESIRED"],
         ["heater", "power", "false", "true"],
-        ["heater", "level", "-", "-"],
+        ["heater", "level", "-", '""'],
     ]
 
 
