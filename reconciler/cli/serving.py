@@ -69,7 +69,7 @@ def demo(
     settings = Settings(
         data=data or data_folder("demo", os.environ),
         grpc=grpc or (_ANY_PORT if once else _LOOPBACK_GRPC),
-        mqtt=mqtt,
+        mqtt=mqtt or None,
         web=web or (_ANY_PORT if once else _LOOPBACK_WEB),
         dev=True,
         log_level=log_level,
@@ -125,7 +125,7 @@ def up(
     settings = Settings(
         data=data or data_folder(instance_name(where.url), os.environ),
         grpc=grpc,
-        mqtt=mqtt,
+        mqtt=mqtt or None,
         web=web,
         cluster_name=cluster_name,
         namespace=namespace,
@@ -171,7 +171,7 @@ def controller(
     settings = Settings(
         data=data or data_folder("controller", os.environ),
         grpc=grpc,
-        mqtt=mqtt,
+        mqtt=mqtt or None,
         web=web,
         cluster=cluster,
         cluster_name=cluster_name,

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import cast
 
 from reconciler.api.meta import duration
 from reconciler.api.script import ScriptStatus
@@ -29,6 +28,7 @@ from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.revisions import Reading, Revisions
 from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
+from reconciler.controllers.statuses import status_patch
 from reconciler.controllers.world import World
 from reconciler.core import conditions, plan, repositories
 from reconciler.core.admission import Scope
@@ -38,7 +38,6 @@ from reconciler.core.objects import (
     SCRIPT_REPOSITORIES,
     SECRETS,
     STATUS_FIELD_MANAGER,
-    JsonObject,
     ObjectKey,
     Reference,
     Resource,
@@ -49,6 +48,7 @@ from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.errors import (
+    Conflict,
     ObjectNotFound,
     ScriptOpsError,
     SourceInvalid,
@@ -461,16 +461,16 @@ class Repositories:
         if status == before:
             return
         body = status.model_dump(mode="json", exclude_none=True)
-        patch = cast("JsonObject", {"metadata": {"uid": record.uid}, "status": body})
         try:
-            await self._cluster.merge_patch(
+            await self._cluster.json_patch(
                 SCRIPT_REPOSITORIES,
                 record.key,
-                patch,
+                status_patch(record.uid, body),
                 field_manager=STATUS_FIELD_MANAGER,
                 status=True,
             )
-        except ObjectNotFound:
+        except (ObjectNotFound, Conflict):
+            # Deleted, or another by that name: the watch brings what there is.
             return
         self._metrics.status_patches_total.labels("ScriptRepository").inc()
         self._written[record.uid] = status

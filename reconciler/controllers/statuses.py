@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +10,7 @@ from reconciler.api.script import ScriptStatus
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
+from reconciler.core import patches
 from reconciler.core.objects import (
     SCRIPTS,
     STATUS_FIELD_MANAGER,
@@ -40,6 +41,17 @@ class _Object:
     wanted: ScriptStatus
     # When a write was last begun, whatever came of it.
     written_at: float = float("-inf")
+
+
+def status_patch(uid: str, status: Mapping[str, object]) -> Sequence[JsonObject]:
+    """A whole status for one object and no other of its name.
+
+    A merge patch cannot say the second: an API server ignores a UID in a patch of `/status`.
+    """
+    return [
+        patches.test(uid, "metadata", "uid"),
+        patches.add(cast("JsonObject", status), "status"),
+    ]
 
 
 class ScriptStatuses:
@@ -94,7 +106,13 @@ class ScriptStatuses:
         known.written_at = self._clock.monotonic()
         body = status.model_dump(mode="json", exclude_none=True)
         try:
-            await self._patch(key, known.uid, body)
+            await self._cluster.json_patch(
+                SCRIPTS,
+                key,
+                status_patch(known.uid, body),
+                field_manager=STATUS_FIELD_MANAGER,
+                status=True,
+            )
         except ObjectNotFound:
             self.forget(key)
             return Result()
@@ -109,12 +127,6 @@ class ScriptStatuses:
         known.written = status
         self._metrics.status_patches_total.labels("Script").inc()
         return Result()
-
-    async def _patch(self, key: ObjectKey, uid: str, status: Mapping[str, object]) -> None:
-        patch = cast("JsonObject", {"metadata": {"uid": uid}, "status": status})
-        await self._cluster.merge_patch(
-            SCRIPTS, key, patch, field_manager=STATUS_FIELD_MANAGER, status=True
-        )
 
     async def _read(self, key: ObjectKey) -> tuple[str, ScriptStatus] | None:
         try:

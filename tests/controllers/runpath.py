@@ -311,6 +311,10 @@ class Rig:
 
     # Measures.
 
+    @property
+    def status_patches(self) -> int:
+        return sum(c.resource == SCRIPTS and "patch" in c.method for c in self.cluster.calls)
+
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics_registry.get_sample_value(f"scriptops_{name}", labels) or 0.0
 

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support import kubeedge
 from tests.support.gitserver import Repository
-from tests.support.system import System, executor, serving, settings
+from tests.support.kube import KubeServer
+from tests.support.statuswatch import StatusWatch, watching
+from tests.support.system import ROOT, System, executor, kubernetes, serving, settings
+
+
+@dataclass
+class Kubernetes:
+    """An API server with our kinds, a controller and an executor at it, and all they wrote."""
+
+    kube: KubeServer
+    system: System
+    watch: StatusWatch
+
+
+@contextlib.contextmanager
+def running_on(
+    kube: KubeServer, folder: Path, *, layout: kubeedge.Layout | None
+) -> Iterator[Kubernetes]:
+    kube.apply_crds(sorted((ROOT / "deploy" / "crds").glob("*.yaml")))
+    kubeedge.remove_crds(kube)
+    if layout is not None:
+        layout.install(kube)
+    with (
+        watching(kube) as watch,
+        serving(settings(folder / "data", **kubernetes(kube.kubeconfig))) as system,
+        executor(system.grpc, folder / "executor.log"),
+    ):
+        yield Kubernetes(kube, system, watch)
+    kubeedge.remove_crds(kube)
+
+
+@pytest.fixture(scope="module")
+def on_kubernetes(
+    kube: KubeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kubernetes]:
+    """Without Devices, so that these tests run everywhere."""
+    with running_on(kube, tmp_path_factory.mktemp("kubernetes"), layout=None) as running:
+        yield running
+
+
+@pytest.fixture
+def team(kube: KubeServer) -> Iterator[str]:
+    """A namespace of the API server; its repositories go at the end, and then its Scripts."""
+    name = kube.namespace("team")
+    yield name
+    for plural in ("scriptrepositories", "scripts"):
+        kube.request("DELETE", f"/apis/hit.edu.cn/v1alpha1/namespaces/{name}/{plural}")
 
 
 @pytest.fixture(scope="session")

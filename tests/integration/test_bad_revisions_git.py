@@ -204,8 +204,8 @@ def test_a_version_with_other_bytes_is_refused_with_the_rename_to_make_and_the_o
     live = embedded.synced(rules, git.commit({"scripts/relay/1.0.0.js": changed}))
     [problem] = live["status"]["problems"]
     assert (problem["path"], problem["reason"]) == ("scripts/relay/1.0.0.js", "VersionImmutable")
-    assert "git mv scripts/relay/1.0.0.js scripts/relay/1.0.1.js" in problem["message"]
-    assert "version: 1.0.1" in problem["message"]
+    assert "rename the file to scripts/relay/1.0.1.js" in problem["message"]
+    assert 'set spec.manifest.version: "1.0.1"' in problem["message"]
     assert embedded.ready(relay)["status"]["digest"] == before
     # What the message says, done.
     manifest = HOUSE["manifests/relay.yaml"].replace(b"1.0.0", b"1.0.1")

@@ -3,8 +3,8 @@
 #
 #   build-apiserver.sh [FOLDER]     without FOLDER: ~/.cache/scriptops/kube-2
 #
-# A folder that is complete is left as it is. Needs Debian, root (for apt) and about 3 GB of disk
-# for about five minutes; the result is 200 MB and is kept. Where envtest binaries are at hand, set
+# A folder that is complete is left as it is. Needs Debian and root (for apt), and two cores for
+# about six minutes; the result is 225 MB and is kept. Where envtest binaries are at hand, set
 # KUBEBUILDER_ASSETS instead: the tests look there first.
 #
 # RECIPE counts the changes of this file that change what comes out: a cache of an older recipe

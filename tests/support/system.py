@@ -156,7 +156,9 @@ class System:
         try:
             return wait_until(look, what=what, seconds=PATIENCE)
         except AssertionError as error:
-            raise AssertionError(f"{error}; last seen: {json.dumps(seen[0])}") from None
+            raise AssertionError(
+                f"{error}; last: {json.dumps(seen[0] and seen[0].get('status'))}"
+            ) from None
 
     def synced(self, key: ObjectKey, commit: str) -> Any:
         """The ScriptRepository once it says that it has applied `commit`."""

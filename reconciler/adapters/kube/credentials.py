@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import yaml
 from kubernetes.aio import config
@@ -55,6 +56,9 @@ async def connect(
         raise Stalled(
             f"no usable cluster credentials ({tried}): {error}", reason="KubeconfigInvalid"
         ) from error
+    # The client would look into ~/.netrc, in a thread, before every request; proxies are the only
+    # thing of the environment that kubectl heeds, too.
+    configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
     return KubeCluster(Transport(ApiClient(configuration)), watch_grace=watch_grace)
 
 

@@ -1,0 +1,115 @@
+"""Every version of every status that was ever written, and the rules they must keep."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.kube import KubeServer
+
+KINDS = ("scripts", "scriptrepositories")
+GROUP = "/apis/hit.edu.cn/v1alpha1"
+
+
+@dataclass
+class StatusWatch:
+    """What a watch of both kinds has brought, in order."""
+
+    events: list[tuple[str, Any]] = field(default_factory=list)
+
+    def of(self, namespace: str, kind: str = "scripts") -> list[Any]:
+        return [o for k, o in self.events if k == kind and o["metadata"]["namespace"] == namespace]
+
+    def violations(self, namespaces: Sequence[str]) -> list[str]:
+        """Each broken rule with the object and version that broke it."""
+        found: list[str] = []
+        observed: dict[str, int] = {}
+        for kind, obj in self.events:
+            metadata = obj["metadata"]
+            if metadata["namespace"] not in namespaces:
+                continue
+            where = (
+                f"{kind} {metadata['namespace']}/{metadata['name']}@{metadata['resourceVersion']}"
+            )
+            found += [f"{where}: {rule}" for rule in broken_rules(obj)]
+            now = obj["status"].get("observedGeneration", -1) if obj.get("status") else -1
+            if now < observed.get(metadata["uid"], -1):
+                found.append(f"{where}: observedGeneration went back")
+            observed[metadata["uid"]] = now
+        return found
+
+
+def broken_rules(obj: Any) -> Iterator[str]:
+    """What kstatus, kubectl and people may rely on, for one version of one object."""
+    status = obj.get("status")
+    if not isinstance(status, dict) or "observedGeneration" not in status:
+        yield "no observedGeneration from creation on"
+        return
+    generation, observed = obj["metadata"]["generation"], status["observedGeneration"]
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    if observed > generation:
+        yield f"observes generation {observed} of {generation}"
+    if observed >= 0 and "Ready" not in conditions:
+        yield "observed, but has no Ready condition"
+    if len(conditions) != len(status.get("conditions") or ()):
+        yield "a condition stands there twice"
+    for type_, condition in conditions.items():
+        if condition.get("observedGeneration") != observed:
+            yield f"{type_} is of another generation than the status"
+        if not condition.get("reason") or not condition.get("lastTransitionTime"):
+            yield f"{type_} has no reason or no time"
+    present = [t for t in ("Reconciling", "Stalled") if t in conditions]
+    if len(present) > 1:
+        yield "Reconciling and Stalled at once"
+    ready = conditions.get("Ready", {}).get("status")
+    for type_ in present:
+        if conditions[type_]["status"] != "True":
+            yield f"{type_} is there and not True"
+        if ready == "True":
+            yield f"Ready and {type_} at once"
+    if ready in ("False", "Unknown") and not present:
+        yield "neither Ready nor says what it waits for"
+
+
+@contextlib.contextmanager
+def watching(kube: KubeServer) -> Iterator[StatusWatch]:
+    """Watch both kinds in all namespaces, from now to the end of the block."""
+    seen = StatusWatch()
+    trust = ssl.create_default_context(cafile=str(kube.certificate))
+    connections: list[http.client.HTTPSConnection] = []
+    threads: list[threading.Thread] = []
+    for kind in KINDS:
+        version = kube.request("GET", f"{GROUP}/{kind}")["metadata"]["resourceVersion"]
+        connection = http.client.HTTPSConnection("127.0.0.1", kube.port, context=trust)
+        path = f"{GROUP}/{kind}?watch=1&resourceVersion={version}&timeoutSeconds=600"
+        connection.request("GET", path, headers={"Authorization": f"Bearer {kube.token}"})
+        response = connection.getresponse()
+        assert response.status == 200
+        connections.append(connection)
+        threads.append(threading.Thread(target=_collect, args=(kind, response, seen)))
+        threads[-1].start()
+    try:
+        yield seen
+    finally:
+        for connection in connections:
+            if connection.sock is not None:
+                connection.sock.shutdown(2)
+        for thread in threads:
+            thread.join()
+        for connection in connections:
+            connection.close()
+
+
+def _collect(kind: str, response: http.client.HTTPResponse, seen: StatusWatch) -> None:
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        while line := response.readline():
+            event = json.loads(line)
+            assert event["type"] in ("ADDED", "MODIFIED", "DELETED"), event
+            if event["type"] != "DELETED":
+                seen.events.append((kind, event["object"]))
