@@ -117,7 +117,8 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", self._keepalive_ms // 2),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
-                # A ping of gRPC's own that is not answered would otherwise hold ours back for 60 s.
+                # This is what gRPC waits for the answer to a ping, by default 60 s; the keepalive
+                # timeout alone does not shorten it.
                 ("grpc.http2.ping_timeout_ms", self._keepalive_timeout_ms),
                 # Two controllers on one port would share the executors by chance.
                 ("grpc.so_reuseport", 0),

@@ -95,16 +95,6 @@ class Condition(OpenModel):
     )
 
 
-Conditions = Annotated[
-    list[Condition],
-    Field(
-        json_schema_extra={
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-        }
-    ),
-]
-
 READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from reconciler.api.meta import (
     API_VERSION,
-    Conditions,
+    Condition,
     Duration,
     Model,
     ObjectMeta,
@@ -150,7 +150,7 @@ class RunStatus(OpenModel):
 
 class ScriptStatus(OpenModel):
     observed_generation: int = -1
-    conditions: Conditions = Field(default_factory=list)
+    conditions: list[Condition] = Field(default_factory=list)
     revision: str = Field(
         default="", description="Revision in which this object's manifest last changed."
     )

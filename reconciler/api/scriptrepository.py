@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from reconciler.api.meta import (
     API_VERSION,
-    Conditions,
+    Condition,
     Duration,
     Model,
     Namespace,
@@ -92,7 +92,7 @@ class Problem(OpenModel):
 
 class ScriptRepositoryStatus(OpenModel):
     observed_generation: int = -1
-    conditions: Conditions = Field(default_factory=list)
+    conditions: list[Condition] = Field(default_factory=list)
     revision: str = Field(default="", description="`<ref>@sha1:<commit>` last applied.")
     digest: str = Field(default="", description="Tree of that revision.")
     counts: Counts | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import assert_never
 
+from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.world import World
 from reconciler.core import plan
 from reconciler.core.changeset import ChangeSet
@@ -50,9 +51,10 @@ class Applier:
     order of the plan.
     """
 
-    def __init__(self, world: World, cluster: Cluster) -> None:
+    def __init__(self, world: World, cluster: Cluster, precedence: Precedence) -> None:
         self._world = world
         self._cluster = cluster
+        self._precedence = precedence
 
     async def apply(
         self,
@@ -87,8 +89,9 @@ class Applier:
                 except ScriptOpsError as error:
                     failures[step.reference] = error
 
-        for _, steps in groupby(made.steps, lambda step: (type(step), step.reference.kind)):
-            await asyncio.gather(*(attempt(step) for step in steps))
+        with self._precedence.applying():
+            for _, steps in groupby(made.steps, lambda step: (type(step), step.reference.kind)):
+                await asyncio.gather(*(attempt(step) for step in steps))
         return Applied(
             changes=made.change_set().without(failures),
             skips=tuple(step for step in made.steps if isinstance(step, plan.Skip)),

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from reconciler.api.meta import READY, RUNS_SUCCEEDING, Condition
+from reconciler.controllers.precedence import Precedence
 from reconciler.core.objects import ObjectKey, Reference, Resource
 from reconciler.errors import ScriptOpsError
 from reconciler.ports.clock import Clock
@@ -27,8 +28,9 @@ PACE_SECONDS = 0.05
 class Events:
     """Best effort, in order, never in the way: `transition` returns at once."""
 
-    def __init__(self, cluster: Cluster, *, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, precedence: Precedence, *, clock: Clock) -> None:
         self._cluster = cluster
+        self._precedence = precedence
         self._clock = clock
         self._backlog: deque[ClusterEvent] = deque()
         self._news = asyncio.Event()
@@ -75,6 +77,7 @@ class Events:
         while True:
             await self._news.wait()
             while self._backlog:
+                await self._precedence.calm()
                 try:
                     await self._cluster.emit(self._backlog.popleft())
                 except ScriptOpsError as error:

@@ -26,6 +26,7 @@ from reconciler.controllers.events import Events
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
+from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.revisions import Reading, Revisions
 from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
 from reconciler.controllers.statuses import status_patch
@@ -119,6 +120,7 @@ class Repositories:
         registry: Registry,
         commits: StatusCommits,
         events: Events,
+        precedence: Precedence,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -145,7 +147,7 @@ class Repositories:
         self._in_use = in_use
         self._published = published
         self._synced = synced
-        self._applier = Applier(world, cluster)
+        self._applier = Applier(world, cluster, precedence)
         self._states: dict[ObjectKey, _State] = {}
         # Ahead of the watch: what we wrote last, by UID.
         self._written: dict[str, ScriptRepositoryStatus] = {}

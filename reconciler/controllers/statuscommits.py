@@ -15,6 +15,7 @@ import yaml
 from reconciler.api.meta import API_VERSION
 from reconciler.api.script import ScriptStatus
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.precedence import Precedence
 from reconciler.core.objects import ObjectKey
 from reconciler.core.statusfiles import status_path
 from reconciler.errors import PushRefused, ScriptOpsError
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # What changes together is committed together: a push costs a process and a round trip.
 BATCH_SECONDS = 0.1
+# Between two pushes: while many Scripts change, pushes take at most a tenth of a core.
+REST_SECONDS = 0.4
 # Files in one commit; a first sync of 10,000 Scripts is then some 20 commits, none of them large.
 BATCH_FILES = 500
 # libyaml's writes the same, ten times as fast.
@@ -76,8 +79,9 @@ class StatusCommits:
     backoff. A ref that a hook or a protected branch refuses is tried ever more rarely, and said.
     """
 
-    def __init__(self, git: Git, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, git: Git, precedence: Precedence, *, clock: Clock, metrics: Metrics) -> None:
         self._git = git
+        self._precedence = precedence
         self._clock = clock
         self._metrics = metrics
         self._writers: dict[tuple[str, str], _Writer] = {}
@@ -143,9 +147,11 @@ class StatusCommits:
         while True:
             await self._wait(writer)
             await self._clock.sleep(BATCH_SECONDS)
+            await self._precedence.calm()
             try:
                 await self._push(writer)
                 retry = FIRST_RETRY
+                await self._clock.sleep(REST_SECONDS)
             except Exception as error:
                 label = "refused" if isinstance(error, PushRefused) else "error"
                 self._metrics.status_commits_total.labels(label).inc()

@@ -10,6 +10,7 @@ from reconciler.api.script import ScriptStatus
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
+from reconciler.controllers.precedence import Precedence
 from reconciler.core import patches
 from reconciler.core.objects import (
     SCRIPTS,
@@ -62,8 +63,11 @@ class ScriptStatuses:
     written only to the very object (UID) it was made for.
     """
 
-    def __init__(self, cluster: Cluster, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, cluster: Cluster, precedence: Precedence, *, clock: Clock, metrics: Metrics
+    ) -> None:
         self._cluster = cluster
+        self._precedence = precedence
         self._clock = clock
         self._metrics = metrics
         self._objects: dict[ObjectKey, _Object] = {}
@@ -99,6 +103,7 @@ class ScriptStatuses:
         self._objects.pop(key, None)
 
     async def _write(self, key: ObjectKey) -> Result:
+        await self._precedence.calm()
         known = self._objects.get(key)
         if known is None or known.written == known.wanted:
             return Result()

@@ -32,7 +32,7 @@ _STRING_TYPES = frozenset({"", "string", "deleted"})
 _INT64 = 2**63
 
 
-class TwinMessageInvalid(ValueError):  # noqa: N818 - the edge's own word: a rejection is an answer
+class TwinMessageInvalid(ValueError):
     """The edge would reject this message. `code` is the one of its answer."""
 
     def __init__(self, message: str, *, code: int = 400) -> None:

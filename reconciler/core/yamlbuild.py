@@ -54,7 +54,7 @@ class Fault:
     message: str
 
 
-class Refused(Exception):  # noqa: N818 - an answer on its way to the reader
+class Refused(Exception):
     """Ends a document, or where it is raised between documents, the file."""
 
     def __init__(self, reason: str, message: str, line: int = 0) -> None:

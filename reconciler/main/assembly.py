@@ -28,6 +28,7 @@ from reconciler.controllers.events import Events
 from reconciler.controllers.finishing import Finisher
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
+from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.reflecting import Reflector
 from reconciler.controllers.repositories import Repositories
 from reconciler.controllers.scripts import Scripts
@@ -120,9 +121,10 @@ class Controller:
             metrics=metrics,
             wake=self.dispatcher.wake,
         )
-        self.events = Events(cluster, clock=clock)
-        self.statuses = ScriptStatuses(cluster, clock=clock, metrics=metrics)
-        self.commits = StatusCommits(self.git, clock=clock, metrics=metrics)
+        precedence = Precedence()
+        self.events = Events(cluster, precedence, clock=clock)
+        self.statuses = ScriptStatuses(cluster, precedence, clock=clock, metrics=metrics)
+        self.commits = StatusCommits(self.git, precedence, clock=clock, metrics=metrics)
         self.artifacts = Artifacts(
             world,
             self.registry,
@@ -146,6 +148,7 @@ class Controller:
             self.registry,
             self.commits,
             self.events,
+            precedence,
             clock=clock,
             metrics=metrics,
             cluster_name=self.settings.cluster_name,

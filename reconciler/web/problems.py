@@ -15,7 +15,7 @@ from reconciler import errors
 CONTENT_TYPE: Final = "application/problem+json"
 
 
-class Refusal(Exception):  # noqa: N818  # an answer, not a fault
+class Refusal(Exception):  # an answer, not a fault
     """An HTTP answer of 400 or more. `message` is shown to whoever asked."""
 
     def __init__(

@@ -145,15 +145,14 @@ def _defaults(node: Any, where: str) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.resource.kind)
-def test_conditions_merge_by_type(kind: Kind) -> None:
+def test_a_status_is_replaced_as_a_whole_and_each_condition_has_a_reason(kind: Kind) -> None:
     definition: Any = crd(kind)
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    conditions = schema["properties"]["status"]["properties"]["conditions"]
+    status = schema["properties"]["status"]
     assert (
-        conditions["x-kubernetes-list-type"],
-        conditions["x-kubernetes-list-map-keys"],
-        conditions["items"]["required"],
-    ) == ("map", ["type"], ["type", "status", "reason"])
+        status["x-kubernetes-map-type"],
+        status["properties"]["conditions"]["items"]["required"],
+    ) == ("atomic", ["type", "status", "reason"])
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.resource.kind)

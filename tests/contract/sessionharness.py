@@ -38,7 +38,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def until(holds: Callable[[], object], within: float = 15.0) -> None:
     """Wait for a condition; ends as soon as it holds."""
     async with asyncio.timeout(within):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
 
 
@@ -120,7 +120,7 @@ class Executor:
         info = pb.ClientInfo(
             protocol=protocol,
             name="e",
-            script_types=[pb.SCRIPT_TYPE_JS, 99],
+            script_types=[pb.SCRIPT_TYPE_JS, 99],  # type: ignore[list-item]  # a later version's
             engines={"v8": "14.4"},
         )
         await self.say(connect=pb.Connect(client_info=info))
@@ -140,7 +140,7 @@ class Executor:
         await self.say(exit=pb.ClientExit(reason="bye"))
 
     async def read(self) -> pb.ServerMessage:
-        message = await self.call.read()
+        message: pb.ServerMessage = await self.call.read()
         if message is grpc.aio.EOF:
             raise EOFError
         return message
@@ -170,7 +170,10 @@ class Wire:
     def __init__(self, target: int) -> None:
         self._target = target
         self._swallow = False
+        # What has come through to the server, in pieces.
+        self.passed_back = 0
         self._writers: list[asyncio.StreamWriter] = []
+        self._servers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
@@ -196,6 +199,7 @@ class Wire:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers += [writer, back]
+        self._servers.add(back)
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._pass_on(source, sink))
             self._tasks.add(task)
@@ -205,6 +209,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 if not self._swallow:
+                    self.passed_back += sink in self._servers
                     sink.write(data)
                     await sink.drain()
             if not self._swallow:

@@ -22,6 +22,7 @@ from reconciler.controllers.events import Events
 from reconciler.controllers.finishing import Finisher
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
+from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
@@ -127,11 +128,11 @@ class Rig:
 
     def __init__(self, *, before: Rig | None = None) -> None:
         """`before` is the controller that ran before a restart."""
-        self.clock = before.clock if before else FakeClock()
-        self.cluster = before.cluster if before else FakeCluster(self.clock)
-        self.evaluations = before.evaluations if before else FakeEvaluations()
-        self.registry = before.registry if before else FakeRegistry()
-        self.registers = before.registers if before else FakeRegisters()
+        self.clock: FakeClock = before.clock if before else FakeClock()
+        self.cluster: FakeCluster = before.cluster if before else FakeCluster(self.clock)
+        self.evaluations: FakeEvaluations = before.evaluations if before else FakeEvaluations()
+        self.registry: FakeRegistry = before.registry if before else FakeRegistry()
+        self.registers: FakeRegisters = before.registers if before else FakeRegisters()
         self.world = World()
         self.queue = RunQueue()
         self.sessions = FakeSessionServer()
@@ -151,8 +152,11 @@ class Rig:
             metrics=self.metrics,
             wake=self.dispatcher.wake,
         )
-        self.events = Events(self.cluster, clock=self.clock)
-        self.statuses = ScriptStatuses(self.cluster, clock=self.clock, metrics=self.metrics)
+        self.precedence = Precedence()
+        self.events = Events(self.cluster, self.precedence, clock=self.clock)
+        self.statuses = ScriptStatuses(
+            self.cluster, self.precedence, clock=self.clock, metrics=self.metrics
+        )
         self.artifacts = Artifacts(
             self.world, self.registry, self.registers, is_synced=self.synced.__contains__
         )
@@ -203,7 +207,7 @@ class Rig:
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
 
-    def _tell(self, record: ScriptRecord, status: ScriptStatus, transition: bool) -> None:
+    def _tell(self, record: ScriptRecord, status: ScriptStatus, transition: bool, /) -> None:  # noqa: FBT001 - as `on_status` is called
         self.statuses_told.append((status, transition))
 
     # The cluster.
@@ -258,12 +262,12 @@ class Rig:
         uid = text(mapping(live["metadata"])["uid"])
         await self.cluster.real.delete(resource, key, uid=uid)
 
-    async def report(self, value: str, *, name: str = "temperature", key: ObjectKey = DHT11) -> None:
+    async def report(
+        self, value: str, *, name: str = "temperature", key: ObjectKey = DHT11
+    ) -> None:
         """The device reports a value, and the watch brings it."""
         stamp = str(int(self.clock.now() * 1000))
-        await self.cluster.real.report_twins(
-            DEVICES_V1BETA1, key, {name: reported(value, stamp)}
-        )
+        await self.cluster.real.report_twins(DEVICES_V1BETA1, key, {name: reported(value, stamp)})
         await self.sync()
 
     async def desired(self, name: str, key: ObjectKey = SWITCH) -> str | None:
@@ -356,7 +360,9 @@ def subscription(
     )
 
 
-def ok(key: RunKey, *writes: Write, outcome: Outcome = Outcome.SUCCEEDED, **parts: Any) -> RunResult:
+def ok(
+    key: RunKey, *writes: Write, outcome: Outcome = Outcome.SUCCEEDED, **parts: Any
+) -> RunResult:
     return RunResult(key=key, outcome=outcome, writes=writes, **parts)
 
 

@@ -307,7 +307,7 @@ def stale_twice(run_id: str) -> list[RunResult]:
         pytest.param(stale_twice, 1, 1, id="twice: the first counts"),
         pytest.param(lambda it: [ok(key(it)._replace(attempt=2))], 0, 1, id="another attempt"),
         pytest.param(lambda it: [ok(key(it)._replace(epoch=0))], 0, 1, id="an earlier epoch"),
-        pytest.param(lambda it: [ok(key("never"))], 0, 1, id="a run that never was"),
+        pytest.param(lambda _: [ok(key("never"))], 0, 1, id="a run that never was"),
     ],
 )
 def test_result_counts_only_while_its_very_run_is_in_flight(results, accepted, stale):
@@ -376,12 +376,14 @@ def test_draining_executor_gets_no_more_and_may_still_answer():
         bench = Bench()
         async with bench.running():
             bench.put(runnable())
+            bench.put(runnable(OTHER, "u2"))
             executor = bench.sessions.connect(credit=10)
             [run_id] = bench.request()
             await bench.settle()
             bench.sessions.exit(executor)
             bench.dispatcher.credited(executor, 10)
-            [waits] = bench.request()
+            [waits] = bench.request(1, OTHER)
+            await bench.settle()
             assert not bench.dispatcher.can_run("Js")
             bench.sessions.answer(executor, ok(key(run_id)))
             await bench.settle()
@@ -633,9 +635,7 @@ def test_load_of_a_lost_executor_is_asked_of_another():
             bench.sessions.disconnect(first)
             second = bench.sessions.connect(credit=5)
             await bench.settle()
-            bench.dispatcher.finished(
-                first, [RunResult(key=asked, outcome=SUCCEEDED, load=True)]
-            )
+            bench.dispatcher.finished(first, [RunResult(key=asked, outcome=SUCCEEDED, load=True)])
             assert (bench.loaded, bench.stale) == ([], 1)
             bench.sessions.load_all(second)
             assert [outcome for _, _, outcome in bench.loaded] == [SUCCEEDED]
@@ -724,5 +724,3 @@ def test_stopping_sessions_send_nothing_more_and_lose_what_was_in_flight():
             )
 
     finish(check())
-
-

@@ -140,7 +140,9 @@ def test_equal_value_is_written_by_force():
         pytest.param(
             Write("fan", "serial", "x"), "switch/serial=x", "ReadOnly", id="property is ReadOnly"
         ),
-        pytest.param(Write("fan", "speed", 11), "switch/speed=11", "cannot be 11", id="out of range"),
+        pytest.param(
+            Write("fan", "speed", 11), "switch/speed=11", "cannot be 11", id="out of range"
+        ),
         pytest.param(Write("fan", "speed", "x"), "switch/speed=x", "is INT, not 'x'", id="type"),
         pytest.param(
             Write("fan", "nothing", 1), "switch/nothing=1", "has no property", id="no such property"
@@ -362,7 +364,11 @@ def test_answers_that_overtake_each_other_leave_the_newest():
 
         class SlowAnswers(WatchFirst):
             async def json_patch(
-                self, resource: Resource, key: ObjectKey, patch: Sequence[JsonObject], **options: str
+                self,
+                resource: Resource,
+                key: ObjectKey,
+                patch: Sequence[JsonObject],
+                **options: str,
             ) -> JsonObject:
                 answer = await rig.cluster.json_patch(
                     resource, key, patch, field_manager=options["field_manager"]
@@ -405,7 +411,12 @@ def test_layout_with_desired_in_status_twins_is_written_there():
         document: JsonObject = {
             "apiVersion": DEVICES_V1ALPHA2.api_version,
             "kind": "Device",
-            "metadata": {"name": "switch", "namespace": "default", "uid": "d", "resourceVersion": "5"},
+            "metadata": {
+                "name": "switch",
+                "namespace": "default",
+                "uid": "d",
+                "resourceVersion": "5",
+            },
             "spec": {"deviceModelRef": {"name": "unknown"}},
             "status": {
                 "twins": [

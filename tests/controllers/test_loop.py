@@ -99,7 +99,11 @@ def test_error_of_one_key_touches_no_other_and_is_retried_with_backoff(caplog):
 
     finish(check())
     [first, *_] = caplog.records
-    assert (first.key, first.reason, first.exc_info[0]) == ("bad", "InternalError", ZeroDivisionError)
+    assert (first.key, first.reason, first.exc_info[0]) == (
+        "bad",
+        "InternalError",
+        ZeroDivisionError,
+    )
 
 
 def test_waiting_comes_back_at_its_time_every_time_without_backoff():

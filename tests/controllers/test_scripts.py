@@ -389,6 +389,7 @@ def test_results_of_a_script_that_was_deleted_and_made_anew_are_dropped():
             await caught_up(rig)
             status = await rig.status()
             assert (told(status), status.runs, status.message) == (READY, 0, "")
+            assert rig.scripts._facts == {}
 
     finish(check())
 
@@ -419,14 +420,16 @@ def test_script_deleted_while_its_artifact_was_fetched_is_not_brought_back():
 
         rig.registers.fetch = slow  # type: ignore[method-assign]  # a slow register
         async with rig.running():
-            await rig.script(manifest=ELSEWHERE)
-            rig.sessions.connect(credit=10)
+            await deployed(rig)
+            other = SCRIPT._replace(name="other")
+            await rig.script(other, manifest=ELSEWHERE)
             await rig.sync()
-            await rig.delete(SCRIPTS, SCRIPT)
+            await rig.delete(SCRIPTS, other)
             await rig.sync()
             await rig.clock.advance(60)
-            assert rig.triggering.index.get(SCRIPT) is None
-            assert (rig.evaluations.rows, rig.statuses._objects) == ({}, {})
+            assert len(rig.registers.fetched) == 1
+            assert rig.triggering.index.get(other) is None
+            assert (len(rig.evaluations.rows), list(rig.statuses._objects)) == (1, [SCRIPT])
 
     finish(check())
 
@@ -559,6 +562,23 @@ def test_restart_neither_loads_nor_runs_nor_writes_again_and_counts_on():
             await caught_up(again)
             after = await again.status()
             assert (before.runs, before.failures, after.runs, after.failures) == (2, 1, 3, 1)
+
+    finish(check())
+
+
+def test_restart_that_lost_its_memory_believes_the_cluster_and_starts_nothing():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            await deployed(rig)
+        rig.evaluations.rows.clear()
+        again = Rig(before=rig)
+        async with again.running():
+            executor = again.sessions.connect(credit=100)
+            await again.sync()
+            assert again.sessions.sent[executor] == []
+            await again.report("32")
+            assert await answer_all(again, executor) == 1
 
     finish(check())
 

@@ -14,11 +14,13 @@ from prometheus_client import CollectorRegistry
 from reconciler.api.meta import Condition
 from reconciler.api.script import ScriptStatus
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.statuscommits import (
     BATCH_FILES,
     BATCH_SECONDS,
     FIRST_RETRY,
     LAST_RETRY,
+    REST_SECONDS,
     StatusCommits,
     StatusTarget,
     document,
@@ -56,7 +58,9 @@ class Bench:
         self.git = FakeGit()
         self.remote = self.git.add(URL)
         self.registry = CollectorRegistry()
-        self.commits = StatusCommits(self.git, clock=self.clock, metrics=Metrics(self.registry))
+        self.commits = StatusCommits(
+            self.git, Precedence(), clock=self.clock, metrics=Metrics(self.registry)
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,9 +86,7 @@ class Bench:
         return [commit.message for commit in self.remote.commits.get(BRANCH, [])]
 
     def counted(self, result: str) -> float | None:
-        return self.registry.get_sample_value(
-            "scriptops_status_commits_total", {"result": result}
-        )
+        return self.registry.get_sample_value("scriptops_status_commits_total", {"result": result})
 
 
 def tree(**statuses: ScriptStatus) -> dict[str, bytes]:
@@ -214,7 +216,7 @@ def test_status_that_git_has_already_is_no_commit():
             bench.put(ran(1), transition=True)
             await bench.advance(BATCH_SECONDS)
             bench.put(ran(1), transition=True)
-            await bench.advance(BATCH_SECONDS)
+            await bench.advance(REST_SECONDS + BATCH_SECONDS)
             assert (len(bench.messages), bench.counted("unchanged")) == (1, 1)
 
     finish(check())
@@ -227,7 +229,7 @@ def test_many_files_are_several_commits():
         async with bench.running():
             for key in keys:
                 bench.put(ran(1), key, transition=True)
-            await bench.advance(1)
+            await bench.advance(3 * (REST_SECONDS + BATCH_SECONDS))
             assert len(bench.files) == len(keys)
             assert bench.messages == [
                 f"Status of script-0, script-1, script-2 and {BATCH_FILES - 3} more [skip ci]",
@@ -254,8 +256,20 @@ def test_what_becomes_newer_while_it_is_pushed_goes_with_the_next_push():
         async with bench.running():
             await bench.advance(BATCH_SECONDS)
             assert bench.files == tree(thermostat=ran(1))
-            await bench.advance(BATCH_SECONDS)
+            await bench.advance(REST_SECONDS + BATCH_SECONDS)
             assert bench.files == tree(thermostat=ran(2))
+
+    finish(check())
+
+
+def test_pushes_of_what_changes_all_the_time_leave_a_rest_between_them():
+    async def check() -> None:
+        bench = Bench()
+        async with bench.running():
+            for n in range(200):
+                bench.put(ran(n), transition=True)
+                await bench.advance(0.05)
+            assert len(bench.messages) == 10 / (REST_SECONDS + BATCH_SECONDS)
 
     finish(check())
 

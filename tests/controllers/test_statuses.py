@@ -154,9 +154,7 @@ def test_status_is_written_to_no_other_object_of_the_name():
             newer = decode_script(await bench.rig.script())
             await bench.advance(60)
             assert (await bench.rig.status(), bench.patches) == (newer.status, 1)
-            bench.statuses.want(
-                SCRIPT, newer.uid, ran(1), live=newer.status, transition=True
-            )
+            bench.statuses.want(SCRIPT, newer.uid, ran(1), live=newer.status, transition=True)
             await bench.advance(SETTLE)
             assert await bench.rig.status() == ran(1)
 

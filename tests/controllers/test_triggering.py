@@ -61,7 +61,9 @@ def test_new_script_runs_once_against_the_present_state():
         dispatch(rig)
         await rig.report("20")
         assert waiting(rig) == []
-        assert rig.evaluations.rows == {"u1": Evaluation(1, DIGEST, {"dht11": {"temperature": "20"}})}
+        assert rig.evaluations.rows == {
+            "u1": Evaluation(1, DIGEST, {"dht11": {"temperature": "20"}})
+        }
 
     finish(check())
 
@@ -292,9 +294,7 @@ def test_change_while_away_is_one_run_of_each_script_after_the_restart():
         for it in scripts:
             rig.triggering.subscribe(it)
         dispatch(rig)
-        await rig.cluster.real.report_twins(
-            DEVICES_V1BETA1, DHT11, {"temperature": reported("25")}
-        )
+        await rig.cluster.real.report_twins(DEVICES_V1BETA1, DHT11, {"temperature": reported("25")})
         again = restarted(rig)
         await again.sync()
         for it in scripts:

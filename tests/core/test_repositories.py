@@ -42,15 +42,15 @@ def test_repository_is_read_without_managed_fields():
     assert "managedFields" not in str(record.document)
 
 
-@pytest.mark.parametrize(
-    "metadata", [{"name": "rules"}, {"uid": "u"}, {}, None, "text"], ids=str
-)
+@pytest.mark.parametrize("metadata", [{"name": "rules"}, {"uid": "u"}, {}, None, "text"], ids=str)
 def test_object_without_identity_is_refused(metadata):
     with pytest.raises(ObjectInvalid):
         decode_repository(document(metadata=metadata))
 
 
-@pytest.mark.parametrize("spec", [None, {}, [], {"url": 5}, {"url": "https://x/y", "more": 1}], ids=str)
+@pytest.mark.parametrize(
+    "spec", [None, {}, [], {"url": 5}, {"url": "https://x/y", "more": 1}], ids=str
+)
 def test_bad_spec_is_a_problem_that_names_the_field(spec):
     record = decode_repository(document(spec=spec))
     assert record.spec is None

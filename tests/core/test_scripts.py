@@ -23,6 +23,7 @@ from reconciler.errors import ObjectInvalid
 
 DIGEST = "sha256:" + "a" * 64
 READY = conditions.ready("Deployed", "t 1")
+NO_RUNS = RunFacts()
 # As the first design of the Script kind wrote it.
 MANIFEST: JsonObject = {
     "readSelector": {"matchNames": {"temp-sensor-name": "dht11"}},
@@ -77,7 +78,7 @@ def last(outcome: Outcome = Outcome.SUCCEEDED, message: str = "") -> LastRun:
 
 
 def status(
-    it: ScriptRecord, facts: RunFacts = RunFacts(), verdict: conditions.Verdict = READY
+    it: ScriptRecord, facts: RunFacts = NO_RUNS, verdict: conditions.Verdict = READY
 ) -> ScriptStatus:
     return status_of(it, verdict, DIGEST, facts, now=0)
 

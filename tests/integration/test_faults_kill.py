@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from reconciler.core.objects import ObjectKey
-from reconciler.core.statusfiles import status_path
 from tests.support.gitserver import Repository
 from tests.support.kube import KubeServer, wait_until
 from tests.support.rulebook import QUIET, documents, script
+from tests.support.statusfiles import status_files
 from tests.support.statuswatch import watching
 from tests.support.system import ROOT, ControllerProcess, executor, is_ready
 
 pytestmark = pytest.mark.kube
 MANY = 300
-STATUS = "scriptops-status/default"
 GROUP = "/apis/hit.edu.cn/v1alpha1"
 
 
@@ -52,45 +50,17 @@ def create_repository(kube: KubeServer, team: str, url: Path) -> None:
     kube.request("POST", f"{GROUP}/namespaces/{team}/scriptrepositories", document)
 
 
-def status_files(git: Repository) -> dict[str, Any]:
-    """Status by Script, from the status ref, which has to be whole."""
-    git.git("fsck", "--strict", "--no-dangling")
-    if git.tip(STATUS) is None:
-        return {}
-    names = git.git("ls-tree", "-r", "--name-only", STATUS).splitlines()
-    contents = git.git(
-        "cat-file",
-        "--batch=%(objectname)",
-        stdin="".join(f"{STATUS}:{n}\n" for n in names).encode(),
-    )
-    found = [yaml.safe_load(part) for part in split(contents) if part.strip()]
-    assert len(found) == len(names)
-    for name, document in zip(names, found, strict=True):
-        key = ObjectKey(document["metadata"]["namespace"], document["metadata"]["name"])
-        assert name == str(status_path(key))
-    return {d["metadata"]["name"]: d["status"] for d in found}
-
-
-def split(contents: str) -> Iterator[str]:
-    """The blobs of a batch, each behind a line with its name."""
-    current: list[str] = []
-    for line in contents.splitlines():
-        if len(line) == 40 and all(c in "0123456789abcdef" for c in line):
-            yield "\n".join(current)
-            current = []
-        else:
-            current.append(line)
-    yield "\n".join(current)
-
-
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(lambda o, v: o["spec"]["env"]["version"] == v, id="specs are applied"),
-        pytest.param(lambda o, v: o["spec"]["env"]["version"] == v and is_ready(o), id="told"),
+        pytest.param(lambda o, v: o["spec"]["env"]["version"] == v, id="while specs are applied"),
+        pytest.param(
+            lambda o, v: o["spec"]["env"]["version"] == v and is_ready(o),
+            id="while statuses are written and pushed",
+        ),
     ],
 )
-def test_killed_while(
+def test_a_controller_killed_while_it_works_ends_with_what_git_says_and_a_whole_status_ref(
     kube: KubeServer,
     controller: ControllerProcess,
     team: str,
@@ -98,7 +68,7 @@ def test_killed_while(
     git: Repository,
     count: Callable[[Any, str], bool],
 ) -> None:
-    """It ends with what git says, and with a status ref that is whole and says what is."""
+    """Each time at a random moment of the work; the next start meets what was left."""
     chance = random.Random(team)
     create_repository(kube, team, git.path)
     git.commit({"scripts/quiet/1.0.0.js": QUIET})
@@ -130,7 +100,7 @@ def test_killed_while(
         wait_until(equals_git, what="the cluster equals git", seconds=60, every=0.2)
 
         def is_told() -> bool:
-            statuses = {name: o["status"] for name, o in live(kube, team).items()}
+            statuses = {ObjectKey(team, n): o["status"] for n, o in live(kube, team).items()}
             return status_files(git) == statuses
 
         wait_until(is_told, what="the status ref equals the cluster", seconds=60, every=0.5)

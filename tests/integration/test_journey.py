@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.core.objects import DEVICES_V1BETA1, ObjectKey
 from tests.support.gitserver import Repository
-from tests.support.rulebook import HOUSE, INVERSE
+from tests.support.rulebook import HOUSE
 from tests.support.system import System
 
 

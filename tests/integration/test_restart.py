@@ -1,0 +1,169 @@
+"""A controller that comes back: nothing is run twice, nothing that happened meanwhile is missed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.adapters.simulator import Bridge
+from reconciler.core import mqtt_twin
+from reconciler.core.mqtt_twin import Twin, TwinUpdate
+from reconciler.core.objects import DEVICES_V1BETA1, SCRIPT_REPOSITORIES, SCRIPTS, ObjectKey
+from tests.support.gitserver import Repository
+from tests.support.kube import wait_until
+from tests.support.rulebook import HOUSE, INVERSE, documents, relay, script
+from tests.support.statusfiles import status_files
+from tests.support.system import System, executor, serving, settings
+
+TEAM = "team"
+RELAY, DOOR, LAMP = (ObjectKey(TEAM, n) for n in ("relay", "door", "lamp"))
+RULES = ObjectKey(TEAM, "rules")
+
+
+def first_life(folder: Path, git: Repository) -> None:
+    """Deployed, run for an open door, and told in full."""
+    with (
+        serving(settings(folder / "data")) as system,
+        executor(system.grpc, folder / "first.log"),
+    ):
+        system.repository(TEAM, git.path, resultsInterval="1s")
+        system.synced(RULES, git.commit(HOUSE))
+        system.ready(RELAY)
+        system.report(DOOR, open=True)
+        wait_until(lambda: len(system.runs(*RELAY)) == 2, what="it has run twice")
+        system.script_is(RELAY, lambda o: o["status"]["runs"] == 2, "both runs are told")
+
+
+def report_while_down(folder: Path, *, is_open: bool) -> None:
+    async def report() -> None:
+        cluster = await EmbeddedCluster.open(folder / "data" / "cluster", clock=SystemClock())
+        try:
+            twin = Twin(expected=None, actual="true" if is_open else "false")
+            update = mqtt_twin.encode_update(TwinUpdate({"open": twin}), timestamp_ms=0)
+            topic = mqtt_twin.topic(DOOR, mqtt_twin.TWIN_UPDATE)
+            await Bridge(cluster, SystemClock()).receive(topic, update)
+        finally:
+            await cluster.close()
+
+    asyncio.run(report())
+
+
+def causes(system: System) -> list[str]:
+    return [run["cause"] for run in system.runs(*RELAY)]
+
+
+def run_by_hand(system: System) -> None:
+    """What waits to be run when this is asked for is run before it."""
+    before = len(causes(system))
+    system.ask(f"/api/v1alpha1/scripts/{TEAM}/relay/trigger", method="POST")
+    wait_until(lambda: len(causes(system)) > before, what="it was run by hand")
+
+
+def test_a_restart_runs_nothing_and_writes_nothing(tmp_path: Path, git: Repository) -> None:
+    first_life(tmp_path, git)
+    with serving(settings(tmp_path / "data")) as system:
+        system.ready(RELAY)
+        live = {
+            (resource.kind, name): o["metadata"]["resourceVersion"]
+            for resource in (SCRIPTS, SCRIPT_REPOSITORIES, DEVICES_V1BETA1)
+            for name, o in system.all(resource, TEAM).items()
+            # It tells the last status commit, which it may have learned on its way down.
+            if resource is not SCRIPT_REPOSITORIES
+        }
+        wait_until(lambda: system.controller.repositories.is_synced(RULES), what="it was read")
+        with executor(system.grpc, tmp_path / "second.log"):
+            wait_until(lambda: system.controller.dispatcher.executors, what="an executor is there")
+            run_by_hand(system)
+        assert causes(system) == ["Manual"]
+        again = {
+            (resource.kind, name): o["metadata"]["resourceVersion"]
+            for resource in (DEVICES_V1BETA1,)
+            for name, o in system.all(resource, TEAM).items()
+        }
+        assert again.items() <= live.items()
+
+
+def test_a_device_change_while_down_is_run_for_once(tmp_path: Path, git: Repository) -> None:
+    first_life(tmp_path, git)
+    report_while_down(tmp_path, is_open=False)
+    with (
+        serving(settings(tmp_path / "data")) as system,
+        executor(system.grpc, tmp_path / "second.log"),
+    ):
+        system.object_is(
+            DEVICES_V1BETA1,
+            LAMP,
+            lambda o: o["spec"]["properties"][0]["desired"]["value"] == "false",
+            "the lamp is off",
+        )
+        run_by_hand(system)
+        assert causes(system) == ["ReadChange", "Manual"]
+
+
+def test_a_report_of_the_same_value_while_down_is_no_change(
+    tmp_path: Path, git: Repository
+) -> None:
+    first_life(tmp_path, git)
+    report_while_down(tmp_path, is_open=True)
+    with (
+        serving(settings(tmp_path / "data")) as system,
+        executor(system.grpc, tmp_path / "second.log"),
+    ):
+        system.ready(RELAY)
+        run_by_hand(system)
+        assert causes(system) == ["Manual"]
+
+
+def test_a_push_while_down_is_deployed_pruned_and_run_once(tmp_path: Path, git: Repository) -> None:
+    git.commit({"manifests/gone.yaml": documents(script("gone"))})
+    first_life(tmp_path, git)
+    commit = git.commit(
+        {
+            "manifests/gone.yaml": None,
+            "manifests/relay.yaml": documents(relay()).replace(b"1.0.0", b"1.0.1"),
+            "scripts/relay/1.0.1.js": INVERSE,
+        }
+    )
+    with (
+        serving(settings(tmp_path / "data")) as system,
+        executor(system.grpc, tmp_path / "second.log"),
+    ):
+        live = system.synced(RULES, commit)
+        assert live["status"]["counts"] == {
+            "created": 0,
+            "configured": 1,
+            "unchanged": 4,
+            "pruned": 1,
+            "skipped": 0,
+        }
+        system.object_is(
+            DEVICES_V1BETA1,
+            LAMP,
+            lambda o: o["spec"]["properties"][0]["desired"]["value"] == "false",
+            "the new rule has run",
+        )
+        assert causes(system) == ["Deployed"]
+        wait_until(
+            lambda: {key.name for key in status_files(git)} == {"relay"}, what="gone is told"
+        )
+
+
+def test_what_a_refused_folder_held_is_not_pruned_by_a_restart(
+    tmp_path: Path, git: Repository
+) -> None:
+    """The folder is one that cannot be read; what it declared is known to nobody any more."""
+    git.commit({"manifests/hall/more.yaml": documents(script("more"))})
+    first_life(tmp_path, git)
+    commit = git.commit({"manifests/Hall/twin.yaml": documents(script("twin"))})
+    with serving(settings(tmp_path / "data")) as system:
+        live = system.synced(RULES, commit)
+        assert {p["reason"] for p in live["status"]["problems"]} == {"CaseTwins"}
+        assert set(system.all(SCRIPTS, TEAM)) == {"relay", "more"}
+    with serving(settings(tmp_path / "data")) as system:
+        wait_until(lambda: system.controller.repositories.is_synced(RULES), what="it was read")
+        assert set(system.all(SCRIPTS, TEAM)) == {"relay", "more"}
+        mended = git.commit({"manifests/Hall/twin.yaml": None, "manifests/hall/more.yaml": None})
+        system.synced(RULES, mended)
+        wait_until(lambda: set(system.all(SCRIPTS, TEAM)) == {"relay"}, what="more is pruned")
