@@ -57,6 +57,7 @@ class Stream:
         self._unreturned = 0
         self._draining = False
         self._exit_sent = False
+        self._ending: Ended | None = None
         self._news = asyncio.Event()
         self.is_connected = False
 
@@ -101,7 +102,9 @@ class Stream:
                 case "runs":
                     self._accept(message.runs)
                 case "exit":
-                    return Ended(message.exit.reason, message.exit.reconnect_after_ms)
+                    # It waits a moment for what we owe; when it has waited enough it hangs up.
+                    self._ending = Ended(message.exit.reason, message.exit.reconnect_after_ms)
+                    self._news.set()
                 case "connected":
                     raise PeerProtocolError("the controller said Connected twice")
                 case None:
@@ -109,7 +112,7 @@ class Stream:
                     log.debug("unknown message ignored")
                 case unreachable:
                     assert_never(unreachable)
-        return Ended("the controller closed the stream")
+        return self._ending or Ended("the controller closed the stream")
 
     def _accept(self, message: wire.RunScripts) -> None:
         # All of it is judged before any of it is begun.
@@ -134,6 +137,8 @@ class Stream:
                 await self._call.write(codec.exit_to_wire("the executor is shutting down"))
             if self._results:
                 await self._send_results()
+            if self._ending is not None and not self._owed:
+                return self._ending
             if self._draining and not self._owed:
                 await self._call.done_writing()
                 return Ended("drained")

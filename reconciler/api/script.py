@@ -113,10 +113,10 @@ class Limits(Model):
     """Budgets of one run. What is absent has the default of the executor."""
 
     wall_time: Duration | None = Field(default=None, description="Longest run. Default 1s.")
-    output_bytes: Annotated[int, Field(ge=0, le=1_048_576)] | None = Field(
+    output_bytes: Annotated[int, Field(ge=1, le=1_048_576)] | None = Field(
         default=None, description="Console output that is kept, in bytes. Default 16384."
     )
-    writes: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+    writes: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Staged writes. Default 100."
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from reconciler.api.meta import (
     API_VERSION,
@@ -38,8 +39,22 @@ class PrunePolicy(Model):
     )
 
 
+def _without_password(url: str) -> str:
+    if re.match(r"[a-z+.-]+://[^/@]*:[^/@]*@", url, re.IGNORECASE):
+        raise ValueError(
+            "a password or token in a URL is seen by all who may read this object; put it into a "
+            "Secret and name that in credentials"
+        )
+    return url
+
+
+RepositoryUrl = Annotated[
+    str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_without_password)
+]
+
+
 class ScriptRepositorySpec(Model):
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(
+    url: RepositoryUrl = Field(
         description="https://, ssh:// or git:// URL, or a path on the controller's machine."
     )
     ref: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(

@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reconciler.core.runs import Cause, Outcome
 
+LOOPS = ("Script", "ScriptStatus", "ScriptRepository")
+PATCHED = ("Script", "ScriptRepository")
 KINDS = ("Script", "ScriptRepository", "Device", "DeviceModel")
 RESULTS = ("success", "requeue", "waiting", "stalled", "error")
 WRITES = ("written", "unchanged", "refused")
@@ -40,7 +42,7 @@ class Metrics:
             return Histogram(name, text, namespace="scriptops", registry=registry, buckets=buckets)
 
         self.reconcile_total = counter(
-            "reconcile_total", "Reconciles finished.", kind=KINDS, result=RESULTS
+            "reconcile_total", "Reconciles finished.", kind=LOOPS, result=RESULTS
         )
         self.runs_total = counter(
             "runs_total", "Runs finished.", outcome=tuple(Outcome), cause=tuple(Cause)
@@ -62,7 +64,7 @@ class Metrics:
             "desired_writes_total", "Desired values that runs committed.", result=WRITES
         )
         self.status_patches_total = counter(
-            "status_patches_total", "Status patches sent to the cluster.", kind=KINDS
+            "status_patches_total", "Status patches sent to the cluster.", kind=PATCHED
         )
         self.status_commits_total = counter(
             "status_commits_total", "Status commits tried.", result=COMMITS
@@ -71,9 +73,6 @@ class Metrics:
         self.executor_credit = gauge("executor_credit", "Runs that executors would take now.")
         self.git_fetch_seconds = histogram(
             "git_fetch_seconds", "Time of a git fetch.", FETCH_BUCKETS
-        )
-        self.watch_restarts_total = counter(
-            "watch_restarts_total", "Watches that had to begin anew.", kind=KINDS
         )
         self.store_objects = Gauge(
             "store_objects",

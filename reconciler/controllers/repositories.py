@@ -79,7 +79,7 @@ class _State:
     remote: Remote
     revisions: Revisions
     watch: asyncio.Task[None]
-    # Objects to plan for again: they were refused, a write failed, or somebody changed them.
+    # Objects to plan for again: they were skipped, a write failed, or somebody changed them.
     again: set[Reference] = field(default_factory=set)
     synced: bool = False
 
@@ -274,7 +274,7 @@ class Repositories:
         applied: Applied | None = None
         if wanted or reading.is_first:
             applied = await self._apply(record, spec, state, reading, wanted)
-            state.again = {*applied.failures, *(s.reference for s in applied.skips if s.is_problem)}
+            state.again = {*applied.failures, *(s.reference for s in applied.skips if s.may_pass)}
         if not state.synced:
             state.synced = True
             self._synced(record.key)
@@ -326,7 +326,7 @@ class Repositories:
             revision=revision,
             digest=f"sha1:{reading.commit.tree}",
             counts=before.counts if is_known else _counts(state, changes),
-            problems=[_reported(problem) for problem in problems],
+            problems=[_reported(problem, spec.path) for problem in problems],
         )
         await self._report(
             record, _verdict(revision, problems, _to_be_tried_again(applied)), status
@@ -557,9 +557,10 @@ def _problems_of(
     return problems
 
 
-def _reported(problem: Problem) -> ReportedProblem:
+def _reported(problem: Problem, folder: str) -> ReportedProblem:
+    """With the path as it is in the repository, wherever in it the deployed folder is."""
     return ReportedProblem(
-        path=str(problem.path),
+        path=str(PurePosixPath(folder, problem.path)),
         line=problem.line,
         pointer=problem.pointer,
         reason=problem.reason,

@@ -76,6 +76,8 @@ class Revisions:
         # Problems of files other than manifests, by path.
         self._file_problems: dict[PurePosixPath, tuple[Problem, ...]] = {}
         self._leaving: set[ArtifactRef] = set()
+        # Refused, and what lies below is not known or was lost with it.
+        self._unread: set[PurePosixPath] = set()
         # Everything that was read and is there still.
         self._files: set[PurePosixPath] = set()
 
@@ -95,7 +97,7 @@ class Revisions:
 
     @property
     def prune_safe(self) -> bool:
-        return self._manifests.prune_safe
+        return self._manifests.prune_safe and not self._unread
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -159,9 +161,13 @@ class Revisions:
         refused = _refusals(diff.refused)
         scripts, published = await self._take_scripts(changes, refused)
         manifests = await self._take_manifests(changes, refused)
+        self._unread -= by_path.keys()
         for path, problem in refused.items():
             if not layout.is_manifest(path):
                 self._file_problems[path] = (problem,)
+                hides = before is None or self._below([path])
+                if hides and path.parts[0] == layout.MANIFESTS:
+                    self._unread.add(path)
         changed = self._manifests.update(manifests)
         lacked = self._check.without_artifact
         self._check.update(changed, scripts)

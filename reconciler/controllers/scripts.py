@@ -144,6 +144,10 @@ class Scripts:
         record = self._world.scripts.get(key)
         if record is None:
             return Result()
+        if record.deleting:
+            # Finalizers of others may keep it for long; its runs end now.
+            self._stop(record)
+            return Result()
         digest = ""
         requeue: timedelta | None = None
         try:

@@ -19,7 +19,7 @@ from reconciler.core.objects import (
     ObjectKey,
 )
 from reconciler.core.scripts import decode_script
-from reconciler.errors import Conflict, ObjectNotFound
+from reconciler.errors import ClusterUnavailable, Conflict, ObjectNotFound, ScriptOpsError
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 
@@ -72,7 +72,7 @@ class ScriptStatuses:
         self._metrics = metrics
         self._objects: dict[ObjectKey, _Object] = {}
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
-            "ScriptStatus", self._write, clock=clock, metrics=metrics, workers=WORKERS
+            "ScriptStatus", self._write_in_turn, clock=clock, metrics=metrics, workers=WORKERS
         )
 
     def latest(self, key: ObjectKey, uid: str, live: ScriptStatus) -> ScriptStatus:
@@ -102,8 +102,21 @@ class ScriptStatuses:
     def forget(self, key: ObjectKey) -> None:
         self._objects.pop(key, None)
 
-    async def _write(self, key: ObjectKey) -> Result:
+    async def flush(self) -> None:
+        """Write what waits for its time, as far as the cluster answers."""
+        for key in [key for key, o in self._objects.items() if o.written != o.wanted]:
+            try:
+                await self._write(key)
+            except ClusterUnavailable:
+                return
+            except ScriptOpsError:
+                continue
+
+    async def _write_in_turn(self, key: ObjectKey) -> Result:
         await self._precedence.calm()
+        return await self._write(key)
+
+    async def _write(self, key: ObjectKey) -> Result:
         known = self._objects.get(key)
         if known is None or known.written == known.wanted:
             return Result()

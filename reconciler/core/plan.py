@@ -122,6 +122,11 @@ class Skip:
             SkipReason.PROPERTIES_INVALID,
         )
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the reason may go away without another revision of the object itself."""
+        return self.reason not in (SkipReason.PRUNE_DISABLED, SkipReason.PRUNE_HELD)
+
 
 Step: TypeAlias = Apply | Create | Patch | Prune | Skip
 

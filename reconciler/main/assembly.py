@@ -99,6 +99,13 @@ class Controller:
         self._synced = False
         self._registry_of_metrics = CollectorRegistry()
         self.metrics = Metrics(self._registry_of_metrics)
+        for kind, store in (
+            ("Script", self.world.scripts),
+            ("ScriptRepository", self.world.repositories),
+            ("Device", self.world.devices),
+            ("DeviceModel", self.world.models),
+        ):
+            self.metrics.store_objects.labels(kind).set_function(store.__len__)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.git = GitMirrors(settings.data / "git", clock=clock)
         self.registry = DiskRegistry(settings.data / "registry")
@@ -368,7 +375,11 @@ class Controller:
     async def _flush(self) -> None:
         while True:
             await self.clock.sleep(FLUSH_SECONDS)
-            await self.evaluations.flush()
+            try:
+                await self.evaluations.flush()
+            except ScriptOpsError as error:
+                # Kept in memory, and tried again: a restart meanwhile runs some Scripts once more.
+                log.warning("evaluations not written", extra={"error": str(error)})
 
     def _is_read(self, repository: ObjectKey) -> bool:
         return self.repositories.is_synced(repository)
@@ -379,6 +390,7 @@ class Controller:
     async def _let_go(self) -> None:
         await self._sessions.stop()
         await self.dispatcher.drained()
+        await self.statuses.flush()
         await self.repositories.stop()
         await self.commits.stop()
         await self.evaluations.flush()

@@ -39,7 +39,7 @@ GOOD = [
     pytest.param(changed(manifest__register=ABSENT), id="no register"),
     pytest.param(changed(manifest__register=None), id="a register of null"),
     pytest.param(changed(manifest__digest="sha256:" + "0" * 64), id="a pinned digest"),
-    pytest.param(changed(limits={"wallTime": "1m30s", "writes": 0}), id="limits"),
+    pytest.param(changed(limits={"wallTime": "1m30s", "writes": 1}), id="limits"),
     pytest.param(changed(limits={"outputBytes": 1_048_576}), id="the largest output"),
     pytest.param(changed(env={"A": "x" * 32768}), id="the longest value"),
 ]
@@ -62,6 +62,7 @@ BAD = [
     pytest.param(changed(limits={"wallTime": "1e308"}), id="a duration of 1e308"),
     pytest.param(changed(limits={"wallTime": 5}), id="a duration that is a number"),
     pytest.param(changed(limits={"writes": 1001}), id="too many writes"),
+    pytest.param(changed(limits={"writes": 0}), id="no writes"),
     pytest.param(changed(limits={"writes": -1}), id="fewer writes than none"),
     pytest.param(changed(limits={"writes": 1.5}), id="half a write"),
     pytest.param(changed(env={"A": 400}), id="an env value that is a number"),
