@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
@@ -79,37 +80,57 @@ def broken_rules(obj: Any) -> Iterator[str]:
 
 @contextlib.contextmanager
 def watching(kube: KubeServer) -> Iterator[StatusWatch]:
-    """Watch both kinds in all namespaces, from now to the end of the block."""
+    """Watch both kinds in all namespaces, from now to the end of the block.
+
+    A server that is started again is watched again from where it ended.
+    """
     seen = StatusWatch()
-    trust = ssl.create_default_context(cafile=str(kube.certificate))
-    connections: list[http.client.HTTPSConnection] = []
-    threads: list[threading.Thread] = []
-    for kind in KINDS:
-        version = kube.request("GET", f"{GROUP}/{kind}")["metadata"]["resourceVersion"]
-        connection = http.client.HTTPSConnection("127.0.0.1", kube.port, context=trust)
-        path = f"{GROUP}/{kind}?watch=1&resourceVersion={version}&timeoutSeconds=600"
-        connection.request("GET", path, headers={"Authorization": f"Bearer {kube.token}"})
-        response = connection.getresponse()
-        assert response.status == 200
-        connections.append(connection)
-        threads.append(threading.Thread(target=_collect, args=(kind, response, seen)))
-        threads[-1].start()
+    watches = [_Watch(kube, kind, seen) for kind in KINDS]
     try:
+        for watch in watches:
+            watch.thread.start()
         yield seen
     finally:
-        for connection in connections:
-            if connection.sock is not None:
-                connection.sock.shutdown(2)
-        for thread in threads:
-            thread.join()
-        for connection in connections:
-            connection.close()
+        for watch in watches:
+            watch.stop()
 
 
-def _collect(kind: str, response: http.client.HTTPResponse, seen: StatusWatch) -> None:
-    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-        while line := response.readline():
-            event = json.loads(line)
-            assert event["type"] in ("ADDED", "MODIFIED", "DELETED"), event
-            if event["type"] != "DELETED":
-                seen.events.append((kind, event["object"]))
+class _Watch:
+    def __init__(self, kube: KubeServer, kind: str, seen: StatusWatch) -> None:
+        self._kube = kube
+        self._kind = kind
+        self._seen = seen
+        self._version = kube.request("GET", f"{GROUP}/{kind}")["metadata"]["resourceVersion"]
+        self._stopped = threading.Event()
+        self._socket: socket.socket | None = None
+        self.thread = threading.Thread(target=self._run)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+                self._watch()
+            self._stopped.wait(0.05)
+
+    def _watch(self) -> None:
+        trust = ssl.create_default_context(cafile=str(self._kube.certificate))
+        connection = http.client.HTTPSConnection("127.0.0.1", self._kube.port, context=trust)
+        path = f"{GROUP}/{self._kind}?watch=1&resourceVersion={self._version}&timeoutSeconds=600"
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._kube.token}"})
+            self._socket = connection.sock
+            with connection.getresponse() as response:
+                while response.status == 200 and (line := response.readline()):
+                    self._take(json.loads(line))
+
+    def _take(self, event: Any) -> None:
+        if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+            self._version = event["object"]["metadata"]["resourceVersion"]
+        if event["type"] in ("ADDED", "MODIFIED"):
+            self._seen.events.append((self._kind, event["object"]))
