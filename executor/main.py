@@ -26,6 +26,7 @@ from executor.model import Outcome
 from executor.session.artifacts import ArtifactRefused, Artifacts, ArtifactUnavailable
 from executor.session.client import Client, Identity
 from executor.supervisor.pool import MEMORY_BYTES, Supervisor
+from executor.worker.sandbox import leave_no_orphan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,6 +184,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="speak without TLS to a controller that is not on this machine",
     )
+    parser.add_argument(
+        "--parent", type=_positive, help="process id of who starts it: ends when that one does"
+    )
     parser.add_argument("--log", choices=("json", "plain"), default="json")
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING"), default="INFO")
     options = parser.parse_args(argv)
@@ -230,6 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         JsonFormatter() if options.log == "json" else PlainFormatter("%(levelname)s %(message)s")
     )
     logging.basicConfig(level=options.log_level, handlers=[handler])
+    if options.parent is not None:
+        leave_no_orphan(options.parent)
 
     async def run() -> int:
         executor = Executor(

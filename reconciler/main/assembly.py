@@ -62,6 +62,7 @@ from reconciler.core.twins import (
 )
 from reconciler.errors import ObjectInvalid, ScriptOpsError, Stalled
 from reconciler.main import logs
+from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 from reconciler.settings import Address, ClusterKind, Settings
@@ -472,13 +473,23 @@ async def open_cluster(settings: Settings, clock: Clock) -> AsyncIterator[Cluste
         await cluster.close()
 
 
+@asynccontextmanager
+async def _devices(cluster: Cluster, clock: Clock) -> AsyncIterator[None]:
+    """Where there is no KubeEdge, simulated devices are the ones there are."""
+    if isinstance(cluster, EmbeddedCluster):
+        async with simulated(cluster, clock):
+            yield
+    else:
+        yield
+
+
 async def controller(settings: Settings) -> None:
     """Serve until cancelled. Raises `Stalled` for what a person must mend first."""
     logs.configure(settings)
     clock = SystemClock()
     async with open_cluster(settings, clock) as cluster:
         instance = Controller(settings, cluster, clock)
-        async with instance.running():
+        async with instance.running(), _devices(cluster, clock):
             log.info(
                 "serving",
                 extra={

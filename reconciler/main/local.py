@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
-from reconciler.adapters.simulator import Bridge, Simulator
+from reconciler.adapters.simulator import Simulator
 from reconciler.api.meta import API_VERSION
 from reconciler.api.scriptrepository import ScriptRepositorySpec
-from reconciler.controllers.reflecting import Reflector
 from reconciler.controllers.repositories import Synced
 from reconciler.core.objects import (
-    DEVICES_V1BETA1,
     FIELD_MANAGER,
     SCRIPT_REPOSITORIES,
-    JsonObject,
 )
 from reconciler.core.runs import Cause, Outcome, RunRecord
-from reconciler.core.store import Delta, Store
 from reconciler.main import logs
 from reconciler.main.assembly import Controller, validate
+from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
 from reconciler.ports.narration import Narration
 from reconciler.settings import Settings
@@ -58,7 +56,7 @@ async def running(
         stack.push_async_callback(cluster.close)
         controller = Controller(settings, cluster, clock)
         await stack.enter_async_context(controller.running())
-        simulator = await stack.enter_async_context(_simulated(cluster, clock))
+        simulator = await stack.enter_async_context(simulated(cluster, clock))
         await stack.enter_async_context(_executor(controller, clock))
         await cluster.apply(
             SCRIPT_REPOSITORIES,
@@ -72,38 +70,6 @@ async def running(
             force=True,
         )
         yield Local(controller, simulator)
-
-
-@asynccontextmanager
-async def _simulated(cluster: EmbeddedCluster, clock: Clock) -> AsyncIterator[Simulator]:
-    """Devices of the protocol `simulated` live, and hear of what is desired of them."""
-    bridge = Bridge(cluster, clock)
-    simulator = Simulator(bridge.receive, clock)
-
-    def observe(deltas: Sequence[Delta[JsonObject]]) -> None:
-        for delta in deltas:
-            if delta.new is None:
-                simulator.forget(delta.key)
-            else:
-                simulator.observe(delta.new)
-
-    store: Store[JsonObject] = Store()
-    reflector = Reflector(
-        cluster,
-        DEVICES_V1BETA1,
-        decode=lambda obj: obj,
-        store=store,
-        clock=clock,
-        on_deltas=observe,
-    )
-    task = asyncio.create_task(reflector.run())
-    try:
-        yield simulator
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await simulator.close()
 
 
 @asynccontextmanager
@@ -128,6 +94,7 @@ async def _keep_executor(controller: Controller, clock: Clock) -> None:
             "executor",
             f"127.0.0.1:{port}",
             "--name=local",
+            f"--parent={os.getpid()}",
             "--log=plain",
             f"--log-level={level}",
             stdin=asyncio.subprocess.DEVNULL,

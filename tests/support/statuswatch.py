@@ -120,7 +120,9 @@ class _Watch:
 
     def _watch(self) -> None:
         trust = ssl.create_default_context(cafile=str(self._kube.certificate))
-        connection = http.client.HTTPSConnection("127.0.0.1", self._kube.port, context=trust)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self._kube.port, context=trust, timeout=5.0
+        )
         path = f"{GROUP}/{self._kind}?watch=1&resourceVersion={self._version}&timeoutSeconds=600"
         with contextlib.closing(connection):
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._kube.token}"})
