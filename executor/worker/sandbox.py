@@ -18,10 +18,10 @@ _OPEN_FILES: Final = 64
 """V8 and Python hold about ten; a guest needs none."""
 
 
-def leave_no_orphan(supervisor: int) -> None:
-    """Die with the supervisor, even inside an endless loop."""
+def leave_no_orphan(parent: int) -> None:
+    """Die with the process that started this one, even inside an endless loop."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
+    if os.getppid() != parent:
         # It ended before the request could take effect.
         os._exit(0)
 

@@ -8,7 +8,7 @@ import binascii
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from reconciler.api.meta import duration
@@ -16,29 +16,23 @@ from reconciler.api.script import ScriptStatus
 from reconciler.api.scriptrepository import (
     Counts,
     ScriptRepositorySpec,
-    ScriptRepositoryStatus,
 )
-from reconciler.api.scriptrepository import (
-    Problem as ReportedProblem,
-)
+from reconciler.controllers import repositorystatus
 from reconciler.controllers.applying import Applied, Applier
 from reconciler.controllers.events import Events
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.precedence import Precedence
+from reconciler.controllers.repositorystatus import RepositoryStatuses
 from reconciler.controllers.revisions import Reading, Revisions
 from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
-from reconciler.controllers.statuses import status_patch
 from reconciler.controllers.world import World
 from reconciler.core import conditions, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
-from reconciler.core.conditions import Verdict
 from reconciler.core.objects import (
-    SCRIPT_REPOSITORIES,
     SECRETS,
-    STATUS_FIELD_MANAGER,
     ObjectKey,
     Reference,
     Resource,
@@ -49,13 +43,11 @@ from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.errors import (
-    Conflict,
     ObjectNotFound,
     ScriptOpsError,
     SourceInvalid,
     Stalled,
     Transient,
-    Waiting,
 )
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
@@ -149,9 +141,7 @@ class Repositories:
         self._synced = synced
         self._applier = Applier(world, cluster, precedence)
         self._states: dict[ObjectKey, _State] = {}
-        # Ahead of the watch: what we wrote last, by UID.
-        self._written: dict[str, ScriptRepositoryStatus] = {}
-        self._status_commit: dict[str, str] = {}
+        self._statuses = RepositoryStatuses(cluster, events, clock=clock, metrics=metrics)
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "ScriptRepository", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
         )
@@ -219,7 +209,7 @@ class Repositories:
                 record.key,
                 status,
                 transition=transition,
-                notify=lambda commit: self._status_commit.__setitem__(owner.uid, commit),
+                notify=lambda commit: self._statuses.committed(owner.uid, commit),
             )
         except SourceInvalid as error:
             log.warning("status ref unusable", extra={"key": str(owner.key), "error": str(error)})
@@ -248,13 +238,13 @@ class Repositories:
             if record.spec is None:
                 raise Stalled(record.problem, reason="InvalidSpec")
             if record.spec.suspend:
-                await self._report(
+                await self._statuses.report(
                     record, conditions.ready("Suspended", "what runs goes on running"), None
                 )
                 return Result()
             return await self._sync(record, record.spec)
         except ScriptOpsError as error:
-            await self._report(record, _verdict_of(error), None)
+            await self._statuses.report(record, repositorystatus.verdict_of(error), None)
             if isinstance(error, Stalled) and record.spec is not None:
                 # A person must act, and that may be in git: look again as often as ever.
                 log.warning(
@@ -317,20 +307,19 @@ class Repositories:
         revision = _revision(spec, reading.commit.id)
         problems = [
             *state.revisions.errors,
-            *_problems_of(applied, state.revisions.desired),
+            *repositorystatus.problems_of(applied, state.revisions.desired),
         ]
         changes = applied.changes if applied is not None else ChangeSet()
-        before = self._written.get(record.uid, record.status)
+        before = self._statuses.latest(record)
         is_known = changes.is_empty and before.revision == revision
         status = repositories.Applied(
             revision=revision,
             digest=f"sha1:{reading.commit.tree}",
             counts=before.counts if is_known else _counts(state, changes),
-            problems=[_reported(problem, spec.path) for problem in problems],
+            problems=[repositorystatus.reported(problem, spec.path) for problem in problems],
         )
-        await self._report(
-            record, _verdict(revision, problems, _to_be_tried_again(applied)), status
-        )
+        verdict = repositorystatus.verdict(revision, problems, _to_be_tried_again(applied))
+        await self._statuses.report(record, verdict, status)
         if changes.is_empty and not (reading.is_first or reading.changed or reading.published):
             return
         synced = Synced(
@@ -444,42 +433,6 @@ class Repositories:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    # The status.
-
-    async def _report(
-        self,
-        record: RepositoryRecord,
-        verdict: Verdict,
-        applied: repositories.Applied | None,
-    ) -> None:
-        before = self._written.get(record.uid, record.status)
-        status = repositories.status_of(
-            replace(record, status=before),
-            verdict,
-            applied,
-            status_commit=self._status_commit.get(record.uid, ""),
-            now=self._clock.now(),
-        )
-        if status == before:
-            return
-        body = status.model_dump(mode="json", exclude_none=True)
-        try:
-            await self._cluster.json_patch(
-                SCRIPT_REPOSITORIES,
-                record.key,
-                status_patch(record.uid, body),
-                field_manager=STATUS_FIELD_MANAGER,
-                status=True,
-            )
-        except (ObjectNotFound, Conflict):
-            # Deleted, or another by that name: the watch brings what there is.
-            return
-        self._metrics.status_patches_total.labels("ScriptRepository").inc()
-        self._written[record.uid] = status
-        self._events.transition(
-            SCRIPT_REPOSITORIES, record.key, record.uid, before.conditions, status.conditions
-        )
-
 
 def _identity(spec: ScriptRepositorySpec) -> tuple[object, ...]:
     """The part of a spec that cannot change under a repository that is being read."""
@@ -488,14 +441,6 @@ def _identity(spec: ScriptRepositorySpec) -> tuple[object, ...]:
 
 def _revision(spec: ScriptRepositorySpec, commit: str) -> str:
     return f"{spec.ref}@sha1:{commit}"
-
-
-def _verdict_of(error: ScriptOpsError) -> Verdict:
-    if isinstance(error, Stalled):
-        return conditions.stalled(error.reason, str(error))
-    if isinstance(error, Waiting):
-        return conditions.reconciling(error.reason, str(error))
-    return conditions.reconciling(error.reason, f"{error}; trying again")
 
 
 def _to_be_tried_again(applied: Applied | None) -> Sequence[ScriptOpsError]:
@@ -510,59 +455,3 @@ def _counts(state: _State, changes: ChangeSet) -> Counts:
     done = {*changes.created, *changes.configured, *changes.skipped, *revisions.held}
     unchanged = sum(ref not in done for ref in revisions.desired)
     return changes.counts().model_copy(update={"unchanged": unchanged})
-
-
-def _verdict(
-    revision: str, problems: Sequence[Problem], failed: Sequence[ScriptOpsError]
-) -> Verdict:
-    if failed:
-        return conditions.reconciling(
-            failed[0].reason, f"{len(failed)} objects not applied yet: {failed[0]}"
-        )
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return conditions.stalled(problems[0].reason, f"{problems[0]}{more}")
-    return conditions.ready("Applied", f"applied {revision}")
-
-
-def _problems_of(
-    applied: Applied | None, desired: Mapping[Reference, plan.Desired]
-) -> list[Problem]:
-    """What the cluster would not take, as problems of the files that asked for it."""
-    if applied is None:
-        return []
-    found = [
-        (skip.reference, skip.reason.value, skip.message)
-        for skip in applied.skips
-        if skip.is_problem
-    ]
-    found += [
-        (ref, error.reason, str(error))
-        for ref, error in applied.failures.items()
-        if isinstance(error, Stalled)
-    ]
-    problems: list[Problem] = []
-    for ref, reason, message in found:
-        wanted = desired.get(ref)
-        problems.append(
-            Problem(
-                path=getattr(wanted, "path", PurePosixPath(".")),
-                line=getattr(wanted, "line", 0),
-                pointer="",
-                reason=reason,
-                message=message,
-                reference=ref,
-            )
-        )
-    return problems
-
-
-def _reported(problem: Problem, folder: str) -> ReportedProblem:
-    """With the path as it is in the repository, wherever in it the deployed folder is."""
-    return ReportedProblem(
-        path=str(PurePosixPath(folder, problem.path)),
-        line=problem.line,
-        pointer=problem.pointer,
-        reason=problem.reason,
-        message=problem.message,
-    )

@@ -394,7 +394,6 @@ class Controller:
         await self.statuses.flush()
         await self.repositories.stop()
         await self.commits.stop()
-        await self.evaluations.flush()
         self.evaluations.close()
         self.git.close()
         self.registry.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.objects import SCRIPT_REPOSITORIES, ObjectKey
 from tests.support import kubeedge
 from tests.support.gitserver import Repository
 from tests.support.kube import KubeServer
@@ -73,10 +74,29 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.fixture(scope="session")
-def fresh() -> Callable[[], str]:
-    """Namespaces that nobody has used."""
-    numbers = itertools.count(1)
-    return lambda: f"team-{next(numbers)}"
+def numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@contextlib.contextmanager
+def fresh_namespaces(embedded: System, numbers: Iterator[int]) -> Iterator[Callable[[], str]]:
+    """Namespaces that nobody has used; at the end their repositories go, and are read no more."""
+    used: list[str] = []
+
+    def fresh() -> str:
+        used.append(f"team-{next(numbers)}")
+        return used[-1]
+
+    yield fresh
+    for namespace in used:
+        for name in embedded.all(SCRIPT_REPOSITORIES, namespace):
+            embedded.delete(SCRIPT_REPOSITORIES, ObjectKey(namespace, name))
+
+
+@pytest.fixture
+def fresh(embedded: System, numbers: Iterator[int]) -> Iterator[Callable[[], str]]:
+    with fresh_namespaces(embedded, numbers) as namespaces:
+        yield namespaces
 
 
 @pytest.fixture

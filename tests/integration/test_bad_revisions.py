@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS, ObjectKey
+from tests.integration.conftest import fresh_namespaces
 from tests.support.gitserver import Repository
 from tests.support.kube import wait_until
 from tests.support.rulebook import HOUSE, QUIET, documents, script
@@ -185,17 +187,18 @@ ALL_BAD = [(f"manifests/bad/{name}", *rest) for name, *rest in BAD] + BAD_SCRIPT
 
 @pytest.fixture(scope="module")
 def bad_revision(
-    embedded: System, fresh: Any, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Repository, Any]:
+    embedded: System, numbers: Iterator[int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Repository, Any]]:
     """A good repository that got all mistakes at once, and what its status then says."""
-    namespace = fresh()
     git = Repository(tmp_path_factory.mktemp("bad") / "rules.git", "--bare")
     first = git.commit(HOUSE)
-    rules = embedded.repository(namespace, git.path)
-    embedded.synced(rules, first)
-    embedded.ready(ObjectKey(namespace, "relay"))
-    second = git.commit({path: content for path, content, _ in ALL_BAD})
-    return namespace, git, embedded.synced(rules, second)
+    with fresh_namespaces(embedded, numbers) as fresh:
+        namespace = fresh()
+        rules = embedded.repository(namespace, git.path)
+        embedded.synced(rules, first)
+        embedded.ready(ObjectKey(namespace, "relay"))
+        second = git.commit({path: content for path, content, _ in ALL_BAD})
+        yield namespace, git, embedded.synced(rules, second)
 
 
 @pytest.mark.parametrize(

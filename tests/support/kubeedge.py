@@ -132,7 +132,9 @@ class Layout:
 
     def _model(self, name: str, prop: str, access: str) -> Any:
         if self.version == "v1alpha2":
-            kind: dict[str, Any] = {"type": {"boolean": {"accessMode": access, "defaultValue": False}}}
+            kind: dict[str, Any] = {
+                "type": {"boolean": {"accessMode": access, "defaultValue": False}}
+            }
         else:
             kind = {"type": "BOOLEAN", "accessMode": access}
         return self._object("DeviceModel", name, {"properties": [{"name": prop, **kind}]})

@@ -61,6 +61,7 @@ class Journal:
         failed: Callable[[Exception], None],
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / FILE
         self._lock = _locked(folder)
         self._connection = _opened(folder)
         self._written = written
@@ -115,7 +116,7 @@ class Journal:
                 self._commit([row for _, row in entries])
             except sqlite3.Error as error:
                 self._intact.clear()
-                self._failed(error)
+                self._failed(type(error)(f"{self._path}: {error}"))
             else:
                 self._written(entries[-1][0])
 

@@ -99,7 +99,7 @@ class Ledger:
         writers, self._writers = self._writers, deque()
         for _, done in writers:
             if not done.done():
-                done.set_exception(ClusterUnavailable(f"the disk refused a write ({error})"))
+                done.set_exception(ClusterUnavailable(f"the disk refused a write: {error}"))
         self._unpublished.clear()
         self._behind.clear()
         if self._journal is not None:

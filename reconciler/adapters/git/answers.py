@@ -106,6 +106,12 @@ def failure(
     return SourceUnavailable(f"cannot {doing}: {said}")
 
 
+def is_our_disk_full(answer: Answer) -> bool:
+    """Whether git could not write here; a server that could not says so after `remote:`."""
+    lines = (line for line in answer.stderr.lower().splitlines() if not line.startswith("remote:"))
+    return any("no space left on device" in line for line in lines)
+
+
 def push_outcome(answer: Answer) -> Push:
     """Read the porcelain report of a push of one ref, and the errors around it."""
     report = next((line for line in answer.stdout.splitlines() if "\t" in line), "")

@@ -8,6 +8,7 @@ returns.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -30,6 +31,9 @@ T = TypeVar("T")
 _CROWDED_FOLDER = 27
 _CROWDED_PACKS = 50
 _LOCK_POLL_SECONDS = 0.02
+
+# The library tells an error of the system by its words only.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _TRACKED = "refs/scriptops/current/"
 _PREVIOUS = "refs/scriptops/previous/"
@@ -74,6 +78,18 @@ class Mirror:
         """Run blocking work that needs no mirror in the mirror's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    async def _dispose(self, work: Callable[[], T]) -> T:
+        """Run work on the mirror's files in its thread. Raises `SourceUnavailable`."""
+        try:
+            return await self.run(work)
+        except (OSError, pygit2.GitError) as error:
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: Exception) -> SourceUnavailable:
+        return SourceUnavailable(
+            f"the mirror {self.path} cannot be written ({error}); see to the disk under it"
+        )
+
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[int]:
         """Hold the mirror for the git program; yields the descriptor of the lock.
@@ -82,13 +98,13 @@ class Mirror:
         left running is waited for, and everything unfinished that is found is nobody's.
         """
         async with self._lock:
-            descriptor = await self.run(self._open_lock)
+            descriptor = await self._dispose(self._open_lock)
             try:
                 # Another process holds it: no event of this loop can tell when it lets go.
                 while not _try_lock(descriptor):  # noqa: ASYNC110 - see above
                     await asyncio.sleep(_LOCK_POLL_SECONDS)
                 if not self._is_clean:
-                    await self.run(self._clean)
+                    await self._dispose(self._clean)
                 self._is_clean = False
                 yield descriptor
                 self._is_clean = True
@@ -105,18 +121,18 @@ class Mirror:
         Call under `exclusive`.
         """
         fresh = self.path.with_suffix(".new")
-        await self.run(lambda: _create(fresh))
         try:
+            await self._dispose(lambda: _create(fresh))
             await fill(fresh)
         except BaseException:
             await asyncio.shield(self.run(lambda: shutil.rmtree(fresh, ignore_errors=True)))
             raise
-        await self.run(lambda: self._swap(fresh))
+        await self._dispose(lambda: self._swap(fresh))
         self.is_damaged = False
 
     async def is_crowded(self) -> bool:
         """Whether so many small files have gathered that reading gets slow."""
-        return await self.run(
+        return await self._dispose(
             lambda: (
                 _count(self.path / "objects" / "17") > _CROWDED_FOLDER
                 or _count(self.path / "objects" / "pack") > 2 * _CROWDED_PACKS
@@ -134,7 +150,9 @@ class Mirror:
                 for name in repository.references
                 if name.startswith((_TRACKED, _PREVIOUS))
             }
-            shallow.write_text("".join(f"{commit}\n" for commit in sorted(known)))
+            fresh = self.path / "shallow.lock"
+            fresh.write_text("".join(f"{commit}\n" for commit in sorted(known)))
+            fresh.replace(shallow)
 
         await self.call(cut)
 
@@ -155,6 +173,8 @@ class Mirror:
                 )
             return work(self._repository)
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+            if _is_of_disk(error):
+                raise self.unwritable(error) from error
             self.is_damaged = True
             raise SourceUnavailable(
                 f"the mirror {self.path.name} cannot be read and will be fetched again: {error}"
@@ -191,6 +211,11 @@ class Mirror:
         if self._repository is not None:
             self._repository.free()
             self._repository = None
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether the disk is full or closed to writing, and what was written before is as it was."""
+    return any(os.strerror(number) in str(error) for number in _REFUSALS)
 
 
 def _create(path: Path) -> None:

@@ -18,7 +18,7 @@ from reconciler.adapters.git import answers, program
 from reconciler.adapters.git.address import Address
 from reconciler.adapters.git.answers import Push
 from reconciler.adapters.git.program import Answer
-from reconciler.errors import SourceInvalid
+from reconciler.errors import SourceInvalid, SourceUnavailable
 from reconciler.ports.git import Remote
 
 # Scripts and manifests are kilobytes; a repository of more is bound by mistake. The limit holds
@@ -113,6 +113,11 @@ class Transport:
             fd=fd,
         )
         if answer.code:
+            if answers.is_our_disk_full(answer):
+                raise SourceUnavailable(
+                    f"cannot fetch {self.address}: no space is left in {git_dir.parent}; "
+                    "make room there"
+                )
             raise answers.failure(answer, f"fetch {self.address}", self._secrets)
 
     async def push(
@@ -153,13 +158,8 @@ class Transport:
         await self._run(("gc", "--quiet", "--prune=1.day.ago"), git_dir=git_dir, fd=fd)
 
     async def _run(self, arguments: Sequence[str], *, git_dir: Path, fd: int | None) -> Answer:
-        folder: Path | None = None
-        if self._secret_files:
-            parent, prefix = os.path.split(self._secrets_prefix)
-            folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        folder = _private_folder(self._secrets_prefix, self._secret_files)
         try:
-            if folder is not None:
-                _write_private(folder, self._secret_files)
             return await program.run(
                 arguments,
                 environment=self._environment(folder, git_dir),
@@ -208,6 +208,24 @@ def _secret_files(remote: Remote, address: Address) -> Mapping[str, str]:
         wanted = ("ca.crt",)
     # ssh refuses a key whose last line does not end.
     return {key: secrets[key].rstrip("\n") + "\n" for key in wanted if secrets.get(key)}
+
+
+def _private_folder(path_prefix: str, files: Mapping[str, str]) -> Path | None:
+    """A folder with `files` that nobody else can read; None where there are none."""
+    if not files:
+        return None
+    parent, prefix = os.path.split(path_prefix)
+    folder: Path | None = None
+    try:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        _write_private(folder, files)
+    except OSError as error:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise SourceUnavailable(
+            f"{parent} cannot be written ({error.strerror}); see to the disk under it"
+        ) from error
+    return folder
 
 
 def _write_private(folder: Path, files: Mapping[str, str]) -> None:
