@@ -26,12 +26,31 @@ _WAIT_SECONDS: Final = 0.05
 # The most that the API hands out at once; runs are the one kind that grows by itself.
 _RUNS: Final = 1000
 _NAME: Final = re.compile(DNS_SUBDOMAIN)
+_SINGULAR: Final = {
+    Kind.SCRIPTS: "script",
+    Kind.DEVICES: "device",
+    Kind.RUNS: "run",
+    Kind.REPOSITORIES: "repository",
+}
+
+
+def _kind(value: str) -> Kind:
+    """Also in the singular, as kubectl takes it."""
+    for kind in Kind:
+        if value in {kind.value, _SINGULAR[kind]}:
+            return kind
+    raise typer.BadParameter(f"{value!r} is none of {', '.join(Kind)}")
 
 
 def get(
     kind: Annotated[
         Kind,
-        typer.Argument(metavar="scripts|devices|runs|repositories", help="What to show."),
+        typer.Argument(
+            metavar="scripts|devices|runs|repositories",
+            help="What to show.",
+            parser=_kind,
+            autocompletion=lambda: list(Kind),
+        ),
     ],
     name: Annotated[
         str | None,

@@ -62,12 +62,12 @@ def demo(
 
     Everything runs on this machine and listens on loopback only. A repository is made from the
     template, with a clone to edit in. It stays up to be played with; the data folder is made anew
-    at each start. With --once any free ports are taken.
+    at each start. With --once any free ports are taken, and a data folder of its own.
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
 
     settings = Settings(
-        data=data or data_folder("demo", os.environ),
+        data=data or data_folder("demo-once" if once else "demo", os.environ),
         grpc=grpc or (_ANY_PORT if once else _LOOPBACK_GRPC),
         mqtt=mqtt or None,
         web=web or (_ANY_PORT if once else _LOOPBACK_WEB),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -116,6 +116,17 @@ def _since(*path: str) -> Cell:
     return cell
 
 
+def _reported(item: JsonObject, now: datetime) -> str:
+    milliseconds = mapping(item.get("property")).get("timestamp")
+    if not isinstance(milliseconds, int):
+        return "-"
+    try:
+        then = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, ValueError, OSError):  # the device's word, which may be anything
+        return "-"
+    return age(then.isoformat(), now)
+
+
 def _condition(field: str) -> Cell:
     def cell(item: JsonObject, _now: datetime) -> str:
         for entry in map(mapping, sequence(mapping(item.get("status")).get("conditions"))):
@@ -197,7 +208,7 @@ _COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("DESIRED", _at("property", "desired", empty='""')),
         Column("MODEL", _at("model"), wide=True),
         Column("TYPE", _at("property", "type"), wide=True),
-        Column("TIMESTAMP", _at("property", "timestamp"), wide=True),
+        Column("AGE", _reported, wide=True),
     ),
     Kind.RUNS: (
         Column("ID", _at("id")),

@@ -175,4 +175,4 @@ def _is_ahead(record: DeviceRecord, live: DeviceRecord) -> bool:
 
 
 def _shown(value: object) -> str:
-    return str(value)[:64]
+    return (str(value).lower() if isinstance(value, bool) else str(value))[:64]

@@ -28,7 +28,7 @@ from reconciler.controllers.repositorystatus import RepositoryStatuses
 from reconciler.controllers.revisions import Reading, Revisions
 from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
 from reconciler.controllers.world import World
-from reconciler.core import conditions, plan, repositories
+from reconciler.core import conditions, gitpaths, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.objects import (
@@ -71,9 +71,15 @@ class _State:
     remote: Remote
     revisions: Revisions
     watch: asyncio.Task[None]
-    # Objects to plan for again: they were skipped, a write failed, or somebody changed them.
-    again: set[Reference] = field(default_factory=set)
+    # Objects to plan for: changed in git or by somebody, skipped before, or not written yet.
+    wanted: set[Reference] = field(default_factory=set)
+    # Whether all that carries our label is to be compared with git, not only what changed.
+    is_whole: bool = False
     synced: bool = False
+
+
+class _Unfinished(Transient):
+    """Some writes failed, and the status says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +184,7 @@ class Repositories:
                 return
         elif delta.new is not None:
             return
-        state.again.add(ref)
+        state.wanted.add(ref)
         self.loop.add(owner.key)
 
     def is_synced(self, key: ObjectKey) -> bool:
@@ -215,9 +221,7 @@ class Repositories:
             log.warning("status ref unusable", extra={"key": str(owner.key), "error": str(error)})
 
     def _target(self, state: _State) -> StatusTarget | None:
-        ref = state.spec.status_ref
-        if ref is None:
-            ref = f"scriptops-status/{self._cluster_name}"
+        ref = self._status_branch(state.spec)
         if not ref:
             return None
         return StatusTarget(
@@ -243,6 +247,8 @@ class Repositories:
                 )
                 return Result()
             return await self._sync(record, record.spec)
+        except _Unfinished:
+            raise
         except ScriptOpsError as error:
             await self._statuses.report(record, repositorystatus.verdict_of(error), None)
             if isinstance(error, Stalled) and record.spec is not None:
@@ -260,11 +266,12 @@ class Repositories:
         reading = await state.revisions.read(timeout=duration(spec.timeout))
         self._metrics.git_fetch_seconds.observe(self._clock.monotonic() - started)
         self._published(reading.published)
-        wanted = reading.changed | state.again
+        # Kept until it has been planned for: the cluster may not answer this time.
+        state.wanted |= reading.changed
+        state.is_whole |= reading.is_first
         applied: Applied | None = None
-        if wanted or reading.is_first:
-            applied = await self._apply(record, spec, state, reading, wanted)
-            state.again = {*applied.failures, *(s.reference for s in applied.skips if s.may_pass)}
+        if state.wanted or state.is_whole:
+            applied = await self._apply(record, spec, state)
         if not state.synced:
             state.synced = True
             self._synced(record.key)
@@ -272,7 +279,7 @@ class Repositories:
         await self._conclude(record, spec, state, reading, applied, started)
         failed = _to_be_tried_again(applied)
         if failed:
-            raise Transient(str(failed[0]), reason=failed[0].reason)
+            raise _Unfinished(str(failed[0]), reason=failed[0].reason)
         return Result(duration(spec.interval))
 
     async def _apply(
@@ -280,19 +287,28 @@ class Repositories:
         record: RepositoryRecord,
         spec: ScriptRepositorySpec,
         state: _State,
-        reading: Reading,
-        wanted: Collection[Reference],
     ) -> Applied:
         revisions = state.revisions
         held = revisions.held
-        return await self._applier.apply(
-            [ref for ref in wanted if ref not in held],
-            repository=self._plan_repository(record, spec, revisions),
-            desired=revisions.desired,
-            inventory=self._inventory(record.uid) if reading.is_first else (),
-            held=held,
-            prune_safe=revisions.prune_safe,
-        )
+        wanted, is_whole = state.wanted, state.is_whole
+        # What somebody changes meanwhile is for the next time.
+        state.wanted, state.is_whole = set(), False
+        try:
+            applied = await self._applier.apply(
+                [ref for ref in wanted if ref not in held],
+                repository=self._plan_repository(record, spec, revisions),
+                desired=revisions.desired,
+                inventory=self._inventory(record.uid) if is_whole else (),
+                held=held,
+                prune_safe=revisions.prune_safe,
+            )
+        except BaseException:
+            state.wanted |= wanted
+            state.is_whole = is_whole
+            raise
+        state.wanted |= applied.failures.keys()
+        state.wanted |= {skip.reference for skip in applied.skips if skip.may_pass}
+        return applied
 
     async def _conclude(
         self,
@@ -361,6 +377,7 @@ class Repositories:
     # What is kept per repository.
 
     async def _state(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> _State:
+        self._check_status_ref(spec)
         state = self._states.get(record.key)
         secrets = await self._secrets(record.key.namespace, spec)
         remote = Remote(spec.url, secrets)
@@ -386,6 +403,20 @@ class Repositories:
         watch = asyncio.create_task(self._watch(record.key, revisions))
         state = self._states[record.key] = _State(record.uid, spec, remote, revisions, watch)
         return state
+
+    def _check_status_ref(self, spec: ScriptRepositorySpec) -> None:
+        """Raise where no status could be committed, or where we would read what we write."""
+        branch = self._status_branch(spec)
+        problem = gitpaths.ref_problem(branch) if branch else None
+        if branch == spec.ref:
+            problem = "is the branch that is deployed, and each commit would lead to another"
+        if problem:
+            raise SourceInvalid(f"the status ref {branch[:100]!r} {problem}; set spec.statusRef")
+
+    def _status_branch(self, spec: ScriptRepositorySpec) -> str:
+        if spec.status_ref is None:
+            return f"scriptops-status/{self._cluster_name}"
+        return spec.status_ref.removeprefix("refs/heads/")
 
     async def _watch(self, key: ObjectKey, revisions: Revisions) -> None:
         while True:

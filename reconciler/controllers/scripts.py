@@ -85,6 +85,8 @@ class Scripts:
         # Set by `main`: told of every status that is wanted, with whether it is a transition.
         self.on_status: Callable[[ScriptRecord, ScriptStatus, bool], None]
         self.on_gone: Callable[[ScriptRecord], None]
+        # Told of each status in which conditions, revision, digest or good and bad have changed.
+        self.listeners: list[Callable[[ObjectKey, ScriptStatus], None]] = []
 
     # Wake-ups.
 
@@ -268,6 +270,8 @@ class Scripts:
             self._events.transition(
                 SCRIPTS, record.key, record.uid, before.conditions, status.conditions
             )
+            for listener in self.listeners:
+                listener(record.key, status)
         self.on_status(record, status, transition)
 
     def _facts_of(self, record: ScriptRecord) -> RunFacts:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
+import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,8 +99,11 @@ class _Seen:
 async def demo(settings: Settings, narrator: Narration, *, once: bool) -> bool:
     """Show both lives of a change; then stay up, or with `once` say whether both happened."""
     logs.configure(settings)
-    folder = settings.data
-    await asyncio.to_thread(_make_folder, folder)
+    with _folder(settings.data) as folder:
+        return await _demo(settings, folder, narrator, once=once)
+
+
+async def _demo(settings: Settings, folder: Path, narrator: Narration, *, once: bool) -> bool:
     bare, work = folder / "rules.git", folder / "rules"
     narrator.chapter("A repository of rules")
     await asyncio.to_thread(_make_repository, bare, work)
@@ -208,25 +215,40 @@ def _invite(system: Local, narrator: Narration, work: Path) -> None:
             "API": f"{web}/api/v1alpha1/scripts",
         },
         hints=(
-            f"edit {work / SCRIPT}",
-            f"git -C {work} commit -am 'Try something' && git -C {work} push",
+            f"cd {shlex.quote(str(work))}",
+            f"edit {SCRIPT}",
+            "git commit -am 'Try something' && git push",
             "see here what it does; see it on the page, too",
-            f"git -C {work} fetch && git -C {work} log origin/scriptops-status/default -p",
+            "git fetch && git log -p origin/scriptops-status/default",
         ),
     )
 
 
-def _make_folder(folder: Path) -> None:
-    """An empty folder, which may be one that a demo has made before and no other."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARKER).is_file():
-            raise Stalled(
-                f"{folder} is not empty and not from a demo; give another --data folder",
-                reason="FolderInUse",
-            )
-        shutil.rmtree(folder)
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[Path]:
+    """An empty folder, ours while the block lasts; one that an ended demo has left is emptied."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise Stalled(
+            f"{folder} is not empty and not from a demo; give another --data folder",
+            reason="FolderInUse",
+        )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / MARKER).touch()
+    # The marker stays while all else goes: a lock on a file that is gone keeps nobody out.
+    with (folder / MARKER).open("a") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Stalled(
+                f"another demo runs in {folder}; stop it, or give another --data folder",
+                reason="FolderInUse",
+            ) from None
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry)
+                elif entry.name != MARKER:
+                    Path(entry).unlink()
+        yield folder
 
 
 def _make_repository(bare: Path, work: Path) -> None:

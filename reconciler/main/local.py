@@ -15,11 +15,13 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.adapters.simulator import Simulator
 from reconciler.api.meta import API_VERSION
+from reconciler.api.script import ScriptStatus
 from reconciler.api.scriptrepository import ScriptRepositorySpec
 from reconciler.controllers.repositories import Synced
 from reconciler.core.objects import (
     FIELD_MANAGER,
     SCRIPT_REPOSITORIES,
+    ObjectKey,
 )
 from reconciler.core.runs import Cause, Outcome, RunRecord
 from reconciler.main import logs
@@ -123,7 +125,8 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 
 
 def tell(controller: Controller, narrator: Narration) -> None:
-    """Narrate revisions, runs and status commits as they happen."""
+    """Narrate revisions, Scripts that cannot run, runs and status commits as they happen."""
+    told: dict[ObjectKey, str] = {}
 
     def revision(synced: Synced) -> None:
         took = synced.seconds * 1000
@@ -135,7 +138,15 @@ def tell(controller: Controller, narrator: Narration) -> None:
         if record.changed or record.outcome is not Outcome.SUCCEEDED or record.cause in ASKED:
             narrator.step("run", run_words(record))
 
+    def script(key: ObjectKey, status: ScriptStatus) -> None:
+        ready = next((c for c in status.conditions if c.type == "Ready"), None)
+        words = ready.message if ready is not None and ready.status == "False" else ""
+        if words and told.get(key) != words:
+            narrator.note(f"{key.name} cannot run: {words}")
+        told[key] = words
+
     controller.repositories.listeners.append(revision)
+    controller.scripts.listeners.append(script)
     controller.finisher.listeners.append(run)
     controller.commits.listeners.append(
         lambda ref, commit: narrator.step("status", f"commit {commit[:10]} on {ref}")
@@ -148,7 +159,8 @@ ASKED = frozenset({Cause.WEBHOOK, Cause.MANUAL, Cause.DEPLOYED})
 
 def run_words(record: RunRecord) -> str:
     """`thermostat (ReadChange) Succeeded: heater/power=true`."""
-    did = ", ".join(record.changed) or record.message or "nothing to change"
+    message = record.message.removeprefix(f"{record.outcome.value}: ")
+    did = ", ".join(record.changed) or message or "nothing to change"
     return f"{record.script.name} ({record.cause.value}) {record.outcome.value}: {did}"
 
 

@@ -101,6 +101,7 @@ class Source(Protocol):
     def changes(self, branch: str) -> AsyncIterator[None]:
         """Wake-ups when a repository on this machine may have moved; for others it never yields.
 
+        The first comes when watching begins: what moved before has woken nobody.
         Losing one costs latency only: the interval poll finds it. A push of ours to the status ref
         does not wake it.
         """

@@ -11,19 +11,22 @@ from typing import TypeAlias
 
 from falcon.asgi import Request, Response
 
+from reconciler.core.conditions import rfc3339
 from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
 from reconciler.ports.operations import Operations
 
 # Rows of a table; more than that is a question for the API.
 MOST_ROWS = 200
 RUNS_SHOWN = 50
+# What a device says of its time may be anything; from here on no calendar has it.
+YEAR_10000_MS = 253_402_300_800_000
 # Long enough to read a line, short enough to see a rule work.
 REFRESH_SECONDS = 5
 STYLE = (
     "body{font:14px/1.4 system-ui,sans-serif;margin:2rem;max-width:80rem}"
     "table{border-collapse:collapse;width:100%}"
     "th,td{text-align:left;padding:.2rem .6rem;border-bottom:1px solid #ccc;"
-    "vertical-align:top;overflow-wrap:anywhere}"
+    "vertical-align:top;overflow-wrap:anywhere}th{overflow-wrap:normal}"
     "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -60,6 +63,7 @@ def render(operations: Operations) -> str:
     devices = operations.devices()
     runs = operations.runs(limit=RUNS_SHOWN)
     reasons = operations.not_ready()
+    repositories = operations.repositories()
     state = f"Not ready: {'; '.join(reasons)}" if reasons else "Ready"
     return "".join(
         (
@@ -67,6 +71,11 @@ def render(operations: Operations) -> str:
             f'<meta http-equiv=refresh content="{REFRESH_SECONDS}">',
             f"<title>scriptops</title><style>{STYLE}</style></head><body>",
             f"<h1>scriptops</h1><p>{escape(state)}</p>",
+            _table(
+                f"Repositories ({len(repositories)})",
+                ("Repository", "Ready", "Revision", "Problems", "Message"),
+                map(_repository, repositories),
+            ),
             _table(
                 f"Scripts ({len(scripts)})",
                 ("Script", "Ready", "Artifact", "Last run", "Runs", "Failures", "Message"),
@@ -101,13 +110,28 @@ def _line(cell: str, row: Row) -> str:
     return "<tr>" + "".join(f"<{cell}>{escape(it)}</{cell}>" for it in row) + "</tr>"
 
 
+def _ready(status: JsonObject) -> JsonObject:
+    found = map(mapping, sequence(status.get("conditions")))
+    return next((condition for condition in found if condition.get("type") == "Ready"), {})
+
+
+def _repository(repository: JsonObject) -> Row:
+    status = mapping(repository.get("status"))
+    ready = _ready(status)
+    is_ready = ready.get("status") == "True"
+    return (
+        _name(repository.get("metadata")),
+        "yes" if is_ready else text(ready.get("reason")) or "not yet",
+        text(status.get("revision")),
+        _shown(status.get("problemCount", 0)),
+        "" if is_ready else text(ready.get("message")),
+    )
+
+
 def _script(script: JsonObject) -> Row:
     status = mapping(script.get("status"))
     last = mapping(status.get("lastRun"))
-    ready = next(
-        (c for c in map(mapping, sequence(status.get("conditions"))) if c.get("type") == "Ready"),
-        {},
-    )
+    ready = _ready(status)
     manifest = mapping(mapping(script.get("spec")).get("manifest"))
     is_ready = ready.get("status") == "True"
     return (
@@ -128,7 +152,7 @@ def _device(device: JsonObject) -> Iterator[Row]:
             _shown(prop.get("name")),
             _shown(prop.get("reported")),
             _shown(prop.get("desired")),
-            _shown(prop.get("timestamp")),
+            _time(prop.get("timestamp")),
         )
 
 
@@ -150,4 +174,13 @@ def _name(value: Json | object) -> str:
 
 
 def _shown(value: Json | object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "" if value is None else str(value)
+
+
+def _time(value: Json | object) -> str:
+    """Milliseconds, as twins carry them, for people; anything else as it is."""
+    if isinstance(value, int) and 0 <= value < YEAR_10000_MS:
+        return rfc3339(value / 1000)
+    return _shown(value)

@@ -181,6 +181,7 @@ class FakeSource:
     async def changes(self, branch: str) -> AsyncIterator[None]:
         if not self._remote.is_local:
             await asyncio.Event().wait()
+        yield
         async for _ in self._remote.woken(branch):
             yield
 

@@ -148,6 +148,12 @@ def test_a_device_has_a_row_for_each_property(scriptops, door):
     ]
 
 
+@pytest.mark.parametrize("kind", ["script", "device", "run", "repository"])
+def test_a_kind_is_known_in_the_singular(scriptops, door, kind):
+    plural = {"repository": "repositories"}.get(kind, f"{kind}s")
+    assert scriptops("get", kind, "-o", "json").out == scriptops("get", plural, "-o", "json").out
+
+
 def test_runs_say_what_they_changed(scriptops, door):
     assert words(scriptops("get", "runs").out) == [
         ["ID", "SCRIPT", "CAUSE", "OUTCOME", "FINISHED", "TOOK", "EFFECTS"],

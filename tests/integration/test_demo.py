@@ -140,6 +140,24 @@ def test_it_stays_up_to_be_played_with_and_ctrl_c_leaves_nothing_behind(
     wait_until(lambda: not [pid for pid in children if alive(pid)], what="all have ended")
 
 
+def test_a_second_demo_leaves_the_folder_of_a_running_one_alone(
+    demo: Process, tmp_path: Path
+) -> None:
+    before = git(tmp_path / "state" / "rules", "rev-parse", "HEAD")
+    ended = once(tmp_path / "state")
+    assert ended.returncode == 2
+    assert "another demo runs in" in ended.stderr
+    assert git(tmp_path / "state" / "rules", "rev-parse", "HEAD") == before
+
+
+def test_a_rule_that_cannot_be_loaded_is_told_of(demo: Process, tmp_path: Path) -> None:
+    work = tmp_path / "state" / "rules"
+    (work / "scripts/thermostat/1.0.0.js").write_text("function main( {")
+    git(work, "commit", "--quiet", "--all", "--message", "A slip of the pen")
+    git(work, "push", "--quiet")
+    demo.says("thermostat cannot run: SyntaxError")
+
+
 def test_a_demo_that_is_killed_takes_its_executor_with_it_and_starts_again_in_its_folder(
     demo: Process, tmp_path: Path
 ) -> None:

@@ -163,3 +163,22 @@ def test_two_controllers_that_write_one_ref_lose_nothing(tmp_path: Path, git: Re
     for commit in history:
         for name in git.git("ls-tree", "-r", "--name-only", commit).splitlines():
             assert yaml.safe_load(git.git("cat-file", "blob", f"{commit}:{name}"))["status"]
+
+
+def test_what_was_not_pushed_before_a_restart_is_pushed_after_it(
+    tmp_path: Path, git: Repository
+) -> None:
+    git.hook("pre-receive", "exit 1")
+    with (
+        serving(settings(tmp_path / "data")) as system,
+        executor(system.grpc, tmp_path / "executor.log"),
+    ):
+        rules = system.repository("team", git.path)
+        system.synced(rules, git.commit(RULES))
+        for name in SIX:
+            wait_until(lambda n=name: system.runs("team", n), what=f"{name} has run")
+    assert git.tip(REF) is None
+    (Path(git.path) / "hooks" / "pre-receive").unlink()
+    with serving(settings(tmp_path / "data")) as system:
+        wait_until(lambda: len(status_files(git)) == 6, what="all are told")
+        assert status_files(git) == statuses(system, "team")

@@ -28,7 +28,8 @@ DEVICE = {
     "kind": "Device",
     "metadata": {"namespace": "default", "name": "dht11"},
     "properties": [
-        {"name": "temperature", "reported": "21.5", "desired": None, "timestamp": "now"},
+        {"name": "on", "reported": True, "desired": False, "timestamp": 1763715600123},
+        {"name": "temperature", "reported": "21.5", "desired": None, "timestamp": 10**30},
         {"name": "mode", "reported": None, "desired": "eco", "timestamp": None},
     ],
 }
@@ -91,13 +92,29 @@ def test_a_newcomer_sees_scripts_devices_and_runs() -> None:
             *("12", "1", ""),
         ],
         ["Device", "Property", "Reported", "Desired", "Since"],
-        ["default/dht11", "temperature", "21.5", "", "now"],
+        ["default/dht11", "on", "true", "false", "2025-11-21T09:00:00Z"],
+        ["default/dht11", "temperature", "21.5", "", str(10**30)],
         ["default/dht11", "mode", "", "eco", ""],
         ["Finished", "Script", "Cause", "Outcome", "Changed", "Refused", "Message"],
         [
             *("2025-11-21T09:00:00Z", "default/thermostat", "ReadChange", "Failed"),
             *("switch/power=on", "", "TypeError"),
         ],
+    ]
+
+
+def test_problems_of_a_repository_are_on_the_page() -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "InvalidYaml", "message": "a.yaml:3: no"}
+    repository = {
+        "metadata": {"namespace": "default", "name": "rules"},
+        "status": {"conditions": [ready], "revision": "main@sha1:1a2b", "problemCount": 2},
+    }
+    with listening(FakeOperations(repository_documents=[repository])) as door:
+        rows = seen(door).rows
+
+    assert rows == [
+        ["Repository", "Ready", "Revision", "Problems", "Message"],
+        ["default/rules", "InvalidYaml", "main@sha1:1a2b", "2", "a.yaml:3: no"],
     ]
 
 

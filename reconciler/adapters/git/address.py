@@ -18,6 +18,8 @@ PROTOCOLS = frozenset({"https", "ssh", "git", "file"})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+# Forges take tokens there, too.
+_QUERY = re.compile(r"(?<=://)([^\s?#'\"]*)[?#][^\s'\"]*")
 _SCP_LIKE = re.compile(r"(?:([^@/:]+)@)?([^@/:]+):(.+)")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
@@ -42,8 +44,8 @@ class Address:
 
 
 def redact(text: str) -> str:
-    """`text` with what stands before the @ of any URL taken out."""
-    return _USERINFO.sub("***@", text)
+    """`text` with what stands before the @ and after the path of any URL taken out."""
+    return _QUERY.sub(r"\1?***", _USERINFO.sub("***@", text))
 
 
 def parse(remote: Remote, *, allowed: frozenset[str] = PROTOCOLS) -> Address:

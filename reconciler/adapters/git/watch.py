@@ -47,6 +47,9 @@ async def changes(path: Path | None, branch: str) -> AsyncIterator[None]:
         asyncio.create_task(watch(heads, recursive=True)),
     ]
     try:
+        # They watch from their first step on; what moved before is for the caller to look at now.
+        await asyncio.sleep(0)
+        woken.set()
         while True:
             await woken.wait()
             woken.clear()
