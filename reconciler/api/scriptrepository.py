@@ -112,7 +112,7 @@ class ScriptRepositoryStatus(OpenModel):
     digest: str = Field(default="", description="Tree of that revision.")
     counts: Counts | None = None
     problems: list[Problem] = Field(
-        default_factory=list, description="The first of them; all are in the controller's API."
+        default_factory=list, description="The first 100 of them; `scriptops validate` shows all."
     )
     problem_count: int = 0
     status_commit: str = Field(default="", description="Last commit pushed to the status ref.")

@@ -56,18 +56,37 @@ class Events:
                 continue
             self._tell(resource, key, uid, condition)
 
-    def _tell(self, resource: Resource, key: ObjectKey, uid: str, condition: Condition) -> None:
-        event = ClusterEvent(
-            regarding=Reference(resource.kind, *key),
-            api_version=resource.api_version,
-            uid=uid,
-            type="Warning" if condition.status == "False" else "Normal",
-            reason=condition.reason,
-            message=condition.message or condition.reason,
+    def warning(
+        self, resource: Resource, key: ObjectKey, uid: str, reason: str, message: str
+    ) -> None:
+        """Tell of what goes wrong beside what conditions speak of."""
+        self._put(
+            ClusterEvent(
+                regarding=Reference(resource.kind, *key),
+                api_version=resource.api_version,
+                uid=uid,
+                type="Warning",
+                reason=reason,
+                message=message,
+            )
         )
+
+    def _tell(self, resource: Resource, key: ObjectKey, uid: str, condition: Condition) -> None:
+        self._put(
+            ClusterEvent(
+                regarding=Reference(resource.kind, *key),
+                api_version=resource.api_version,
+                uid=uid,
+                type="Warning" if condition.status == "False" else "Normal",
+                reason=condition.reason,
+                message=condition.message or condition.reason,
+            )
+        )
+
+    def _put(self, event: ClusterEvent) -> None:
         room = NORMAL_BACKLOG if event.type == "Normal" else WARNING_BACKLOG
         if len(self._backlog) >= room:
-            log.debug("event dropped", extra={"key": str(key), "reason": condition.reason})
+            log.debug("event dropped", extra={"key": str(event.regarding), "reason": event.reason})
             return
         self._backlog.append(event)
         self._news.set()

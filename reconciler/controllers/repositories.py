@@ -32,6 +32,7 @@ from reconciler.core import conditions, gitpaths, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.objects import (
+    SCRIPT_REPOSITORIES,
     SECRETS,
     ObjectKey,
     Reference,
@@ -198,6 +199,14 @@ class Repositories:
 
     def script_gone(self, record: ScriptRecord) -> None:
         self._commit_status(record, None, transition=True)
+
+    def status_not_pushed(self, target: StatusTarget, error: Exception) -> None:
+        """Tell whoever looks at a repository that its results stay here for now."""
+        for key, state in self._states.items():
+            if self._target(state) == target:
+                reason = getattr(error, "reason", "InternalError")
+                message = f"results are kept and pushed later: {error}"
+                self._events.warning(SCRIPT_REPOSITORIES, key, state.uid, reason, message)
 
     def _commit_status(
         self, record: ScriptRecord, status: ScriptStatus | None, *, transition: bool

@@ -72,6 +72,10 @@ def document(key: ObjectKey, status: ScriptStatus) -> bytes:
     return text.encode()
 
 
+def _nobody_asks(_target: StatusTarget, _error: Exception) -> None:
+    """It is in the log."""
+
+
 class StatusCommits:
     """Commits transitions at once, results and counters at the repository's `resultsInterval`.
 
@@ -87,6 +91,8 @@ class StatusCommits:
         self._writers: dict[tuple[str, str], _Writer] = {}
         # Told of each commit that was pushed: the ref, and its id.
         self.listeners: list[Callable[[str, CommitId], None]] = []
+        # Told of each push that failed: where to, and why.
+        self.on_failure: Callable[[StatusTarget, Exception], None] = _nobody_asks
 
     def put(
         self,
@@ -165,6 +171,7 @@ class StatusCommits:
                     },
                     exc_info=not isinstance(error, ScriptOpsError),
                 )
+                self.on_failure(writer.target, error)
                 await self._clock.sleep(retry)
                 retry = min(retry * 2, LAST_RETRY)
 

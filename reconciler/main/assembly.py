@@ -183,6 +183,7 @@ class Controller:
         self.dispatcher.on_executors = self.scripts.executors_changed
         self.scripts.on_status = self.repositories.status_changed
         self.scripts.on_gone = self.repositories.script_gone
+        self.commits.on_failure = self.repositories.status_not_pushed
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -191,9 +191,11 @@ def test_locks_and_junk_of_a_killed_process_are_nobodys(
     for path in junk:
         path.parent.mkdir(exist_ok=True)
         path.write_text("junk")
+    which = mirror.stat().st_ino
     repository.commit({"a": b"1"})
     assert fetch(data, repository).id == repository.tip()
     assert [path for path in junk if path.exists()] == []
+    assert mirror.stat().st_ino == which
 
 
 def test_another_process_on_the_same_mirror_is_waited_for(

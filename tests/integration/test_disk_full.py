@@ -258,14 +258,17 @@ def test_a_controller_whose_mirrors_have_no_room_says_so_runs_on_and_catches_up(
         system.synced(rules, commit)
         system.ready(ONE)
         # And what could not be committed meanwhile is.
-        wait_until(
-            lambda: (
-                status_files(git)
-                == {key: system.get(SCRIPTS, key)["status"] for key in (RELAY, ONE)}
-            ),
-            what="the status ref says what the cluster says",
-            every=0.2,
-        )
+        told: list[Any] = []
+
+        def is_told() -> bool:
+            live = {key: system.get(SCRIPTS, key)["status"] for key in (RELAY, ONE)}
+            told[:] = [status_files(git), live]
+            return bool(told[0] == told[1])
+
+        try:
+            wait_until(is_told, what="the status ref says what the cluster says", every=0.2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {told}") from None
 
 
 @on_a_small_disk

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.core.objects import SCRIPTS, ObjectKey
+from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.core.objects import SCRIPTS, ObjectKey, Reference
 from tests.support.gitserver import Repository
 from tests.support.kube import wait_until
 from tests.support.rulebook import HOUSE, QUIET, documents, script
@@ -99,6 +100,17 @@ def test_a_push_that_a_hook_refuses_is_told_and_its_results_are_pushed_when_it_i
 
     wait_until(refusals, what="the refusal is logged")
     assert "status is not welcome here" in refusals()[0]
+    cluster = embedded.controller.cluster
+    assert isinstance(cluster, EmbeddedCluster)
+    told = wait_until(
+        lambda: [
+            t.event.type
+            for t in cluster.events(Reference("ScriptRepository", *rules))
+            if "not welcome" in t.event.message
+        ],
+        what="an event tells of the refusal",
+    )
+    assert told == ["Warning"]
     assert git.tip(REF) is None
     for name in SIX:
         embedded.ready(ObjectKey(namespace, name))
