@@ -35,6 +35,11 @@ class Events:
         self._backlog: deque[ClusterEvent] = deque()
         self._news = asyncio.Event()
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was told is recorded, or was dropped."""
+        return not self._news.is_set()
+
     def transition(
         self,
         resource: Resource,

@@ -126,7 +126,7 @@ def test_an_unrelated_commit_costs_one_status_patch_and_writes_nothing_else(
 def pending(system: System) -> bool:
     controller = system.controller
     loops = (controller.scripts.loop, controller.statuses.loop, controller.repositories.loop)
-    return not all(loop.idle for loop in loops)
+    return not (all(loop.idle for loop in loops) and controller.events.idle)
 
 
 def versions_of(kube: KubeServer, team: str) -> dict[str, str]:
