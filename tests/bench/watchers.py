@@ -186,7 +186,6 @@ def with_kopf(kubeconfig: str, namespace: str, warm: int, events: int) -> None:
     server = Server(kubeconfig)
     assert server.ca is not None
     registry = kopf.OperatorRegistry()
-    seen_before: set[str] = set()
 
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> Any:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import aiohttp
 import orjson
 from kubernetes.aio.config import ConfigException
+from yarl import URL
 
 from reconciler.adapters.kube.failures import translate
 from reconciler.core.objects import Json, JsonObject, mapping
@@ -83,6 +84,8 @@ class Transport:
 
     async def close(self) -> None:
         await self._client.close()
+        # Connections are closed by callbacks; a loop that ends right now would not call them.
+        await asyncio.sleep(0)
 
     @asynccontextmanager
     async def _request(
@@ -101,12 +104,9 @@ class Transport:
         except (ConfigException, OSError) as error:
             raise ClusterUnavailable(f"{doing}: no credentials to send ({error})") from error
         try:
-            answer = await self._client.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=timeout
-            )
+            response = await self._send(method, url, headers, body, timeout)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(doing, error) from error
-        response: aiohttp.ClientResponse = answer.response
         async with response:
             if response.status >= 400:
                 content = await _read(response, doing)
@@ -116,6 +116,38 @@ class Transport:
                     status = {"message": content.decode(errors="replace").strip()}
                 raise translate(response.status, status, doing=doing, headers=response.headers)
             yield response
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: Json,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """The client makes its session with the first request; from then on we use that.
+
+        What the client does to a request besides, none of ours needs, and it takes time on the way
+        from a change to its effect.
+        """
+        rest = self._client.rest_client
+        session: aiohttp.ClientSession | None = rest.pool_manager
+        if session is None:
+            answer = await rest.request(
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+            response: aiohttp.ClientResponse = answer.response
+            return response
+        return await session.request(
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=None if body is None else orjson.dumps(body),
+            timeout=timeout,
+            proxy=rest.proxy,
+            proxy_headers=rest.proxy_headers,
+            server_hostname=self._client.configuration.tls_server_name,
+        )
 
     async def _headers(self, content_type: str) -> dict[str, str]:
         configuration = self._client.configuration
