@@ -48,6 +48,7 @@ generate: .venv/.dev ## Write CRDs, schemas, reference pages and the protocol's 
 
 bench: .venv/.dev ## Measure, beside references; ONLY=sync for one
 	tests/support/setup.sh
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove .venv and what was built

@@ -10,9 +10,10 @@ from datetime import timedelta
 from typing import Generic, TypeVar, assert_never
 
 from reconciler.core import reflector
+from reconciler.core.documents import Document
 from reconciler.core.objects import JsonObject, ObjectKey, Resource
 from reconciler.core.reflector import Failure
-from reconciler.core.store import Delta, Entry, Identity, Store, identity_of
+from reconciler.core.store import Delta, Entry, Identity, Store, identity_of, is_older
 from reconciler.errors import (
     Expired,
     ObjectNotFound,
@@ -22,6 +23,7 @@ from reconciler.errors import (
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster, WatchEvent
 
+D = TypeVar("D", bound=JsonObject | Document)
 T = TypeVar("T")
 
 # 500 objects of 3 KB: a page takes about 20 ms of CPU to read, so other loops get their turn.
@@ -34,8 +36,10 @@ def _no_report(key: ObjectKey, error: ScriptOpsError) -> None:
     """Whoever does not ask for reports has them in the log."""
 
 
-class Reflector(Generic[T]):
+class Reflector(Generic[D, T]):
     """Keeps `store` equal to what the cluster holds of `resource`, as decoded by `decode`.
+
+    Objects come in `shape`: a `Document` with the fields that `decode` reads, or a `dict`.
 
     `on_deltas` hears of every difference, in the order it was put into the store, after it was; it
     must be quick, and what it raises ends the loop. `decode` raises `ScriptOpsError` for an object
@@ -51,7 +55,8 @@ class Reflector(Generic[T]):
         cluster: Cluster,
         resource: Resource,
         *,
-        decode: Callable[[JsonObject], T],
+        shape: type[D],
+        decode: Callable[[D], T],
         store: Store[T],
         clock: Clock,
         on_deltas: Callable[[Sequence[Delta[T]]], None],
@@ -66,6 +71,7 @@ class Reflector(Generic[T]):
         self._clock = clock
         self._on_deltas = on_deltas
         self._on_undecodable = on_undecodable
+        self._shape = shape
         self._namespace = namespace
         self._chance = chance
         self._read: dict[ObjectKey, Entry[T]] = {}
@@ -103,6 +109,7 @@ class Reflector(Generic[T]):
                 resource_version=asked.resource_version,
                 limit=PAGE_ITEMS,
                 continue_token=asked.continue_token,
+                shape=self._shape,
             )
         except ScriptOpsError as error:
             return self._failed("list", error)
@@ -113,21 +120,32 @@ class Reflector(Generic[T]):
     async def _watch(
         self, state: reflector.State, asked: reflector.Watch
     ) -> tuple[reflector.State, reflector.Ended | reflector.Failed]:
-        batches = self._cluster.watch(
-            self._resource,
-            resource_version=asked.resource_version,
-            timeout=timedelta(seconds=asked.seconds),
-            namespace=self._namespace,
-        )
-        try:
-            async for batch in batches:
-                version = self._take_changes(batch)
-                state, _ = self._step(state, reflector.Moved(version))
-        except ScriptOpsError as error:
-            return state, self._failed("watch", error)
-        return state, reflector.Ended()
+        newest: str | None = None
 
-    def _take_listed(self, obj: JsonObject) -> None:
+        def hear(batch: Sequence[WatchEvent[D]]) -> None:
+            nonlocal newest
+            version = self._take_changes(batch)
+            if newest is None or (version and not is_older(version, newest)):
+                newest = version
+
+        event: reflector.Ended | reflector.Failed = reflector.Ended()
+        try:
+            await self._cluster.watch(
+                self._resource,
+                hear=hear,
+                resource_version=asked.resource_version,
+                timeout=timedelta(seconds=asked.seconds),
+                namespace=self._namespace,
+                shape=self._shape,
+            )
+        except ScriptOpsError as error:
+            event = self._failed("watch", error)
+        if newest is not None:
+            # Once for the whole watch: only its end asks where it had come to.
+            state, _ = self._step(state, reflector.Moved(newest))
+        return state, event
+
+    def _take_listed(self, obj: D) -> None:
         identity = identity_of(obj)
         held = self._store.entry(identity.key)
         if held is not None and held[:2] != identity[1:]:
@@ -139,7 +157,7 @@ class Reflector(Generic[T]):
         if held is not None:
             self._read[identity.key] = held
 
-    def _take_changes(self, batch: Sequence[WatchEvent]) -> str:
+    def _take_changes(self, batch: Sequence[WatchEvent[D]]) -> str:
         """Put a batch into the store; the version that it leads to."""
         deltas: list[Delta[T]] = []
         version = ""
@@ -166,7 +184,7 @@ class Reflector(Generic[T]):
         if deltas:
             self._on_deltas(deltas)
 
-    def _decoded(self, identity: Identity, obj: JsonObject) -> Entry[T] | None:
+    def _decoded(self, identity: Identity, obj: D) -> Entry[T] | None:
         try:
             record = self._decode(obj)
         except ScriptOpsError as error:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from reconciler.core.objects import JsonObject, ObjectKey, mapping
+from reconciler.core.documents import Document, Metadata, document
+from reconciler.core.objects import JsonObject, ObjectKey, text
 
 T = TypeVar("T")
 
@@ -39,23 +40,16 @@ class Entry(NamedTuple, Generic[T]):
     record: T
 
 
-def identity_of(obj: JsonObject) -> Identity:
+def identity_of(obj: JsonObject | Document) -> Identity:
     """Empty strings where the object does not say."""
-    meta = obj.get("metadata")
-    # A plain test where an abstract one would do: every watch event passes here.
-    if not isinstance(meta, dict):
-        meta = mapping(meta)
     # There are few namespaces and very many objects: one string each for the former.
-    namespace = sys.intern(_text(meta.get("namespace")))
-    return Identity(
-        ObjectKey(namespace, _text(meta.get("name"))),
-        _text(meta.get("uid")),
-        _text(meta.get("resourceVersion")),
-    )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    if not isinstance(obj, Document):
+        obj = document(obj, Document)
+    meta = obj.metadata
+    if not isinstance(meta, Metadata):
+        meta = Metadata()
+    key = ObjectKey(sys.intern(text(meta.namespace)), text(meta.name))
+    return Identity(key, text(meta.uid), text(meta.resource_version))
 
 
 def is_older(left: str, right: str) -> bool:

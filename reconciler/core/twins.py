@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
 from sys import intern
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
+import msgspec
+from msgspec.structs import replace
+
+from reconciler.core.documents import Document, Metadata, NoList, NoObject, Part, document
 from reconciler.core.objects import (
     ANNOTATION_DIGEST,
     DEVICES_V1ALPHA2,
     DEVICES_V1BETA1,
     LABEL_REPOSITORY_UID,
-    Json,
     JsonObject,
     ObjectKey,
     Resource,
@@ -40,7 +42,7 @@ class Layout(Enum):
         return DEVICES_V1ALPHA2 if self is Layout.V1ALPHA2 else DEVICES_V1BETA1
 
 
-class Twin(NamedTuple):
+class Twin(msgspec.Struct, frozen=True, gc=False):
     """One property of a device.
 
     `reported` is None while it is unknown; KubeEdge stores the first report of a property as an
@@ -57,8 +59,7 @@ class Twin(NamedTuple):
     position: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRecord:
+class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is kept of a Device: small, because a store holds one for every device.
 
     `has_annotations`, `has_list` and `has_parent` say what a JSON patch finds: the map of
@@ -85,8 +86,7 @@ class DeviceRecord:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceStatusRecord:
+class DeviceStatusRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is kept of a DeviceStatus; its twins have neither `desired` nor `position`.
 
     `device_uid` is the UID of the Device that it names as its owner, or empty.
@@ -99,73 +99,118 @@ class DeviceStatusRecord:
     twins: tuple[Twin, ...]
 
 
-_NOTHING: Final[dict[str, Json]] = {}
 # Milliseconds since the epoch have 13 digits until the year 2286; what is longer than this is no
 # time, and would only be slow to convert.
 _LONGEST_TIMESTAMP: Final = 16
 
 
-class _Report(NamedTuple):
-    reported: str | None
-    timestamp: int | None
-    observed_desired: str | None
+class _Value(Part):
+    value: object = None
 
 
-_Desired: TypeAlias = dict[str, tuple[str | None, int]]
-_UNKNOWN: Final = _Report(None, None, None)
+class _Stamp(Part):
+    timestamp: object = None
 
 
-def decode_device(obj: JsonObject) -> DeviceRecord:
-    """The record of a Device, as a JSON decoder made it (dicts and lists).
+class _Reported(_Value):
+    metadata: _Stamp | NoObject = None
+
+
+class _Property(Part):
+    name: object = None
+    desired: _Value | NoObject = None
+
+
+class _Report(_Property):
+    name: object = msgspec.field(default=None, name="propertyName")
+    reported: _Reported | NoObject = None
+    observed_desired: _Value | NoObject = None
+
+
+class _Model(Part):
+    name: object = None
+
+
+class _Spec(Part):
+    device_model_ref: _Model | NoObject = None
+    properties: list[_Property | NoObject] | NoList = None
+
+
+class _Status(Part):
+    twins: list[_Report | NoObject] | NoList = None
+
+
+class DeviceDocument(Document):
+    """What is read of a Device."""
+
+    spec: _Spec | NoObject = None
+    status: _Status | NoObject = None
+
+
+class DeviceStatusDocument(Document):
+    """What is read of a DeviceStatus."""
+
+    status: _Status | NoObject = None
+
+
+_UNREPORTED: Final = _Report()
+_V1ALPHA2: Final = DEVICES_V1ALPHA2.api_version
+
+
+def decode_device(obj: JsonObject | Document) -> DeviceRecord:
+    """The record of a Device, as a JSON decoder made it: a dict, or a `DeviceDocument`.
 
     Raises `ObjectInvalid` for an object without name or UID. Whatever else has the wrong type
     reads as absent; of two entries with one name the first counts, as it does for KubeEdge; one
     without apiVersion reads as v1beta1. A cluster with DeviceStatus objects needs `view` on top:
     the Device alone does not tell.
     """
-    metadata = _dict(obj.get("metadata"))
-    key, uid = _identity(metadata, "Device")
-    annotations = metadata.get("annotations")
-    generation = metadata.get("generation")
-    spec = obj.get("spec")
-    status = obj.get("status")
-    reports = _dict(status).get("twins")
-    if obj.get("apiVersion") == DEVICES_V1ALPHA2.api_version:
-        layout, parent, entries, name_field = Layout.V1ALPHA2, status, reports, "propertyName"
+    device = document(obj, DeviceDocument)
+    metadata, key, uid = _identity(device, "Device")
+    spec, status = device.spec, device.status
+    reports = status.twins if type(status) is _Status else None
+    parent: object
+    entries: object
+    if device.api_version == _V1ALPHA2:
+        layout, parent, entries = Layout.V1ALPHA2, status, reports
     else:
-        layout, parent, name_field = Layout.V1BETA1, spec, "name"
-        entries = _dict(spec).get("properties")
+        layout, parent = Layout.V1BETA1, spec
+        entries = spec.properties if type(spec) is _Spec else None
+    model = spec.device_model_ref if type(spec) is _Spec else None
+    labels, annotations = metadata.labels, metadata.annotations
+    generation = metadata.generation
     return DeviceRecord(
         key=key,
         uid=uid,
-        resource_version=_text(metadata.get("resourceVersion")),
+        resource_version=_text(metadata.resource_version),
         generation=generation if type(generation) is int else 0,
-        model=intern(_text(_dict(_dict(spec).get("deviceModelRef")).get("name"))),
+        model=intern(_text(model.name)) if type(model) is _Model else "",
         layout=layout,
-        twins=_joined(_desired(entries, name_field), _reports(reports)),
-        repository_uid=intern(_text(_dict(metadata.get("labels")).get(LABEL_REPOSITORY_UID))),
-        digest=_text(_dict(annotations).get(ANNOTATION_DIGEST)),
-        has_annotations=isinstance(annotations, dict),
-        has_list=isinstance(entries, list),
-        has_parent=isinstance(parent, dict),
+        twins=_twins(entries, reports),
+        repository_uid=_at(labels, LABEL_REPOSITORY_UID),
+        digest=_at(annotations, ANNOTATION_DIGEST),
+        has_annotations=type(annotations) is dict,
+        has_list=type(entries) is list,
+        has_parent=isinstance(parent, Part),
     )
 
 
-def decode_device_status(obj: JsonObject) -> DeviceStatusRecord:
+def decode_device_status(obj: JsonObject | Document) -> DeviceStatusRecord:
     """The record of a DeviceStatus; reads and refuses as `decode_device` does."""
-    metadata = _dict(obj.get("metadata"))
-    key, uid = _identity(metadata, "DeviceStatus")
-    owners = metadata.get("ownerReferences")
+    found = document(obj, DeviceStatusDocument)
+    metadata, key, uid = _identity(found, "DeviceStatus")
+    owners = metadata.owner_references
     device_uid = ""
-    for owner in owners if isinstance(owners, list) else ():
-        if _dict(owner).get("kind") == "Device":
-            device_uid = _text(_dict(owner).get("uid"))
+    for owner in owners if type(owners) is list else ():
+        if _at(owner, "kind") == "Device":
+            device_uid = _at(owner, "uid")
+    status = found.status
     return DeviceStatusRecord(
         key=key,
         uid=uid,
-        resource_version=_text(metadata.get("resourceVersion")),
+        resource_version=_text(metadata.resource_version),
         device_uid=device_uid,
-        twins=_joined({}, _reports(_dict(obj.get("status")).get("twins"))),
+        twins=_twins(None, status.twins if type(status) is _Status else None),
     )
 
 
@@ -177,9 +222,13 @@ def view(record: DeviceRecord, status: DeviceStatusRecord | None) -> DeviceRecor
     """
     if status is None or (status.device_uid and status.device_uid != record.uid):
         return record
-    desired = {t.name: (t.desired, t.position) for t in record.twins if t.position is not None}
-    reports = {t.name: _Report(t.reported, t.timestamp, t.observed_desired) for t in status.twins}
-    return replace(record, layout=Layout.SPLIT, twins=_joined(desired, reports))
+    reports = {twin.name: twin for twin in status.twins}
+    twins = []
+    for twin in record.twins:
+        if twin.position is not None:
+            report = reports.pop(twin.name, None) or Twin(twin.name, None, None, None, None, None)
+            twins.append(replace(report, desired=twin.desired, position=twin.position))
+    return replace(record, layout=Layout.SPLIT, twins=(*twins, *reports.values()))
 
 
 def changed_properties(old: DeviceRecord | None, new: DeviceRecord) -> tuple[str, ...]:
@@ -198,80 +247,74 @@ def changed_properties(old: DeviceRecord | None, new: DeviceRecord) -> tuple[str
     )
 
 
-def _identity(metadata: dict[str, Json], kind: str) -> tuple[ObjectKey, str]:
-    name, uid = _text(metadata.get("name")), _text(metadata.get("uid"))
-    namespace = intern(_text(metadata.get("namespace")))
+def _identity(found: Document, kind: str) -> tuple[Metadata, ObjectKey, str]:
+    metadata = found.metadata
+    if type(metadata) is not Metadata:
+        metadata = Metadata()
+    name, uid = _text(metadata.name), _text(metadata.uid)
+    namespace = intern(_text(metadata.namespace))
     if not name or not uid:
         raise ObjectInvalid(f"{kind} {namespace}/{name} came without {'uid' if name else 'name'}")
-    return ObjectKey(namespace, name), uid
+    return metadata, ObjectKey(namespace, name), uid
 
 
-def _desired(entries: Json, name_field: str) -> _Desired:
-    found: _Desired = {}
-    for position, entry in enumerate(entries if isinstance(entries, list) else ()):
-        if not isinstance(entry, dict):
-            continue
-        name = entry.get(name_field)
-        if isinstance(name, str) and name and name not in found:
-            found[intern(name)] = (_value(entry.get("desired")), position)
-    return found
+# Loops written out, exact types and no helpers: every watch event of a fleet passes here.
 
 
-def _reports(entries: Json) -> dict[str, _Report]:
-    found: dict[str, _Report] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, dict):
-            continue
-        name = entry.get("propertyName")
-        if isinstance(name, str) and name and name not in found:
-            found[intern(name)] = _report(entry)
-    return found
-
-
-def _report(entry: dict[str, Json]) -> _Report:
-    observed = _value(entry.get("observedDesired"))
-    reported = entry.get("reported")
-    value = _value(reported)
-    if value is None:
-        return _Report(None, None, observed)
-    stamp = _dict(_dict(reported).get("metadata")).get("timestamp")
-    timestamp = None
-    if (
-        isinstance(stamp, str)
-        and len(stamp) <= _LONGEST_TIMESTAMP
-        and stamp.isascii()
-        and stamp.isdigit()
-    ):
-        timestamp = int(stamp)
-    if value == "" and timestamp is None:
-        return _Report(None, None, observed)
-    return _Report(value, timestamp, observed)
-
-
-def _joined(desired: _Desired, reports: dict[str, _Report]) -> tuple[Twin, ...]:
+def _twins(entries: object, reports: object) -> tuple[Twin, ...]:
     """Twins in the order of the list that holds `desired`, then those that are only reported."""
-    twins = []
-    for name, (value, position) in desired.items():
-        reported, timestamp, observed = reports.get(name, _UNKNOWN)
-        twins.append(Twin(name, reported, timestamp, value, observed, position))
-    for name, (reported, timestamp, observed) in reports.items():
-        if name not in desired:
-            twins.append(Twin(name, reported, timestamp, None, observed, None))
-    return tuple(twins)
+    told: dict[str, _Report] = {}
+    if type(reports) is list:
+        for report in reports:
+            if type(report) is _Report:
+                name = report.name
+                if type(name) is str and name and name not in told:
+                    told[name] = report
+    twins: dict[str, Twin] = {}
+    if type(entries) is list:
+        for position, entry in enumerate(entries):
+            if type(entry) is _Report or type(entry) is _Property:
+                name = entry.name
+                if type(name) is str and name and name not in twins:
+                    desired = entry.desired
+                    value = desired.value if type(desired) is _Value else None
+                    twins[name] = _twin(
+                        name,
+                        told.get(name, _UNREPORTED),
+                        value if type(value) is str else None,
+                        position,
+                    )
+    if len(told) > len(twins) or not told.keys() <= twins.keys():
+        for name, report in told.items():
+            if name not in twins:
+                twins[name] = _twin(name, report, None, None)
+    return tuple(twins.values())
 
 
-# Plain `dict` and `str` tests instead of the ABCs of `core.objects`: they are several times
-# faster, and every watch event of a fleet passes here.
+def _twin(name: str, report: _Report, desired: str | None, position: int | None) -> Twin:
+    reported, wished = report.reported, report.observed_desired
+    value = observed = timestamp = None
+    if type(wished) is _Value and type(wished.value) is str:
+        observed = wished.value
+    if type(reported) is _Reported and type(reported.value) is str:
+        value = reported.value
+        metadata = reported.metadata
+        stamp = metadata.timestamp if type(metadata) is _Stamp else None
+        if type(stamp) is str and len(stamp) <= _LONGEST_TIMESTAMP and _is_number(stamp):
+            timestamp = int(stamp)
+        elif not value:
+            value = None
+    return Twin(intern(name), value, timestamp, desired, observed, position)
 
 
-def _dict(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else _NOTHING
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
+def _text(value: object) -> str:
+    return value if type(value) is str else ""
 
 
-def _value(holder: Json) -> str | None:
-    value = _dict(holder).get("value")
-    return value if isinstance(value, str) else None
+def _at(holder: object, name: str) -> str:
+    """Few different ones for many devices: one string each."""
+    return intern(_text(holder.get(name))) if type(holder) is dict else ""

@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
 
 from prometheus_client import CollectorRegistry
 
@@ -29,7 +28,6 @@ from reconciler.controllers.finishing import Finisher
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
-from reconciler.controllers.reflecting import Reflector
 from reconciler.controllers.repositories import Repositories
 from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.statuscommits import StatusCommits
@@ -37,13 +35,7 @@ from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import plan
-from reconciler.core.models import ModelRecord, decode_model
 from reconciler.core.objects import (
-    DEVICE_MODELS_V1ALPHA2,
-    DEVICE_MODELS_V1BETA1,
-    DEVICE_STATUSES,
-    DEVICES_V1ALPHA2,
-    DEVICES_V1BETA1,
     SCRIPT_REPOSITORIES,
     SCRIPTS,
     JsonObject,
@@ -57,20 +49,16 @@ from reconciler.core.store import Delta
 from reconciler.core.twins import (
     DeviceRecord,
     DeviceStatusRecord,
-    decode_device,
-    decode_device_status,
 )
 from reconciler.errors import ObjectInvalid, ScriptOpsError, Stalled
 from reconciler.main import logs
+from reconciler.main.copying import ClusterCopy, Listeners
 from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 from reconciler.settings import Address, ClusterKind, Settings
 
 log = logging.getLogger(__name__)
-
-# How often a cluster is asked for kinds that it does not serve yet.
-DISCOVERY_SECONDS = 15.0
 FLUSH_SECONDS = 0.5
 MQTT_SECONDS = 2.0
 
@@ -96,7 +84,17 @@ class Controller:
         self.clock = clock
         self.addresses: Addresses
         self.world = World()
-        self._served: frozenset[Resource] = frozenset()
+        self.copy = ClusterCopy(
+            cluster,
+            self.world,
+            clock,
+            Listeners(
+                repositories=self._repositories_changed,
+                scripts=self._scripts_changed,
+                devices=self._devices_changed,
+                device_statuses=self._device_statuses_changed,
+            ),
+        )
         self._synced = False
         self._registry_of_metrics = CollectorRegistry()
         self.metrics = Metrics(self._registry_of_metrics)
@@ -161,7 +159,7 @@ class Controller:
             metrics=metrics,
             cluster_name=self.settings.cluster_name,
             replace_versions=self.settings.dev,
-            served=lambda: self._served,
+            served=self._served,
             in_use=lambda ref: bool(self.artifacts.users(ref)),
             published=self.scripts.published,
             synced=self.scripts.repository_synced,
@@ -192,7 +190,7 @@ class Controller:
             stack.push_async_callback(self._let_go)
             await self._listen(stack)
             group = await stack.enter_async_context(_failing_together())
-            await self._reflect(group)
+            await self.copy.begin(group)
             self.triggering.keep_only({record.uid for record in self.world.scripts})
             self._synced = True
             for loop in (
@@ -244,112 +242,12 @@ class Controller:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    # The copy of the cluster.
+    # What is heard of the cluster.
 
-    async def _reflect(self, group: Callable[[Awaitable[None]], None]) -> None:
-        """Return when all kinds that the cluster serves are held completely."""
-        await self._discover()
-        reflectors = self._script_reflectors()
-        devices = self._device_reflectors()
-        for reflector in (*reflectors, *devices):
-            group(reflector.run())
-        if not devices:
-            log.warning("this cluster serves no KubeEdge devices; scripts run without any")
-            group(self._wait_for_devices(group))
-        for reflector in (*reflectors, *devices):
-            await reflector.synced.wait()
-
-    async def _discover(self) -> None:
-        """Until the cluster serves our own kinds."""
-        told = ""
-        while True:
-            try:
-                self._served = await self.cluster.resources()
-                missing = {SCRIPTS, SCRIPT_REPOSITORIES} - self._served
-                if not missing:
-                    break
-                what = "kinds are missing; run: kubectl apply -f deploy/crds"
-            except Stalled:
-                raise
-            except ScriptOpsError as error:
-                what = str(error)
-            if what != told:
-                log.warning("waiting for the cluster", extra={"why": what})
-                told = what
-            await self.clock.sleep(DISCOVERY_SECONDS if "kubectl" in what else 1.0)
-        if self.settings.cluster is ClusterKind.KUBERNETES:
-            self._served = plan.writable(self._served)
-
-    async def _wait_for_devices(self, group: Callable[[Awaitable[None]], None]) -> None:
-        while True:
-            await self.clock.sleep(DISCOVERY_SECONDS)
-            with contextlib.suppress(ScriptOpsError):
-                self._served = plan.writable(await self.cluster.resources())
-                reflectors = self._device_reflectors()
-                if reflectors:
-                    for reflector in reflectors:
-                        group(reflector.run())
-                    return
-
-    def _script_reflectors(self) -> Sequence[Reflector[ScriptRecord] | Reflector[RepositoryRecord]]:
-        return (
-            Reflector(
-                self.cluster,
-                SCRIPT_REPOSITORIES,
-                decode=decode_repository,
-                store=self.world.repositories,
-                clock=self.clock,
-                on_deltas=self._repositories_changed,
-            ),
-            Reflector(
-                self.cluster,
-                SCRIPTS,
-                decode=decode_script,
-                store=self.world.scripts,
-                clock=self.clock,
-                on_deltas=self._scripts_changed,
-            ),
-        )
-
-    def _device_reflectors(self) -> list[Reflector[DeviceRecord]]:
-        """Whatever of Device, DeviceModel and DeviceStatus is served, in the newest layout."""
-        found: list[object] = []
-        models = _newest(self._served, DEVICE_MODELS_V1BETA1, DEVICE_MODELS_V1ALPHA2)
-        if models is not None:
-            found.append(
-                Reflector(
-                    self.cluster,
-                    models,
-                    decode=decode_model,
-                    store=self.world.models,
-                    clock=self.clock,
-                    on_deltas=_nobody_asks,
-                )
-            )
-        if DEVICE_STATUSES in self._served:
-            found.append(
-                Reflector(
-                    self.cluster,
-                    DEVICE_STATUSES,
-                    decode=decode_device_status,
-                    store=self.world.device_statuses,
-                    clock=self.clock,
-                    on_deltas=self._device_statuses_changed,
-                )
-            )
-        devices = _newest(self._served, DEVICES_V1BETA1, DEVICES_V1ALPHA2)
-        if devices is not None:
-            found.append(
-                Reflector(
-                    self.cluster,
-                    devices,
-                    decode=decode_device,
-                    store=self.world.devices,
-                    clock=self.clock,
-                    on_deltas=self._devices_changed,
-                )
-            )
-        return cast("list[Reflector[DeviceRecord]]", found)
+    def _served(self) -> frozenset[Resource]:
+        served = self.copy.served
+        on_kubernetes = self.settings.cluster is ClusterKind.KUBERNETES
+        return plan.writable(served) if on_kubernetes else served
 
     def _repositories_changed(self, deltas: Sequence[Delta[RepositoryRecord]]) -> None:
         for delta in deltas:
@@ -430,14 +328,6 @@ async def _failing_together() -> AsyncIterator[Callable[[Awaitable[None]], None]
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _nobody_asks(_deltas: Sequence[Delta[ModelRecord]]) -> None:
-    """Models are looked up when a value is read or written."""
-
-
-def _newest(served: frozenset[Resource], *resources: Resource) -> Resource | None:
-    return next((resource for resource in resources if resource in served), None)
 
 
 def validate(resource: Resource, document: JsonObject) -> None:

@@ -32,6 +32,7 @@ async def simulated(cluster: EmbeddedCluster, clock: Clock) -> AsyncIterator[Sim
     reflector = Reflector(
         cluster,
         DEVICES_V1BETA1,
+        shape=dict,
         decode=lambda obj: obj,
         store=store,
         clock=clock,

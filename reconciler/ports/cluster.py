@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from reconciler.core.objects import JsonObject, ObjectKey, Reference, Resource
 
+D = TypeVar("D")
 
-class WatchEvent(NamedTuple):
+
+class WatchEvent(NamedTuple, Generic[D]):
     """One line of a watch. A BOOKMARK's object holds only `metadata.resourceVersion`.
 
-    `ERROR` never appears: errors are raised from the iterator.
+    `ERROR` never appears: errors are raised.
     """
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
-    object: JsonObject
+    object: D
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[D]):
     """Part of a list. `resource_version` is the list's, equal on all pages of one list."""
 
-    items: Sequence[JsonObject]
+    items: Sequence[D]
     resource_version: str
     continue_token: str | None
 
@@ -68,6 +70,7 @@ class Cluster(Protocol):
         """Which of the kinds in `core.objects` this cluster serves now."""
         ...
 
+    @overload
     async def list_page(
         self,
         resource: Resource,
@@ -76,27 +79,77 @@ class Cluster(Protocol):
         resource_version: str = "",
         limit: int = 500,
         continue_token: str | None = None,
-    ) -> Page:
-        """One page of the objects of a kind, in all namespaces where `namespace` is None.
+    ) -> Page[JsonObject]: ...
 
-        `resource_version` is "" for the newest, or a version the answer must not be older than.
-        Raises `Expired` when the continue token is too old, `ObjectNotFound` when the kind is not
-        served.
-        """
-        ...
-
-    def watch(
+    @overload
+    async def list_page(
         self,
         resource: Resource,
         *,
+        namespace: str | None = None,
+        resource_version: str = "",
+        limit: int = 500,
+        continue_token: str | None = None,
+        shape: type[D],
+    ) -> Page[D]: ...
+
+    async def list_page(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        resource_version: str = "",
+        limit: int = 500,
+        continue_token: str | None = None,
+        shape: type[Any] = dict,
+    ) -> Page[Any]:
+        """One page of the objects of a kind, in all namespaces where `namespace` is None.
+
+        `resource_version` is "" for the newest, or a version the answer must not be older than.
+        `shape` is a `core.documents.Document` with the fields that the caller reads, or `dict` for
+        whole objects. Raises `Expired` when the continue token is too old, `ObjectNotFound` when
+        the kind is not served.
+        """
+        ...
+
+    @overload
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        hear: Callable[[Sequence[WatchEvent[JsonObject]]], None],
         resource_version: str,
         timeout: timedelta,
         namespace: str | None = None,
-    ) -> AsyncIterator[Sequence[WatchEvent]]:
-        """Changes after `resource_version`, in batches as they arrive; ends after `timeout`.
+    ) -> None: ...
 
-        A peer that has fallen silent ends it too, shortly after `timeout`. Raises `Expired`,
-        `ObjectNotFound`.
+    @overload
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        hear: Callable[[Sequence[WatchEvent[D]]], None],
+        resource_version: str,
+        timeout: timedelta,
+        namespace: str | None = None,
+        shape: type[D],
+    ) -> None: ...
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        hear: Callable[[Sequence[WatchEvent[Any]]], None],
+        resource_version: str,
+        timeout: timedelta,
+        namespace: str | None = None,
+        shape: type[Any] = dict,
+    ) -> None:
+        """Call `hear` with changes after `resource_version`, in batches as they arrive.
+
+        Returns after `timeout`, also when the peer has fallen silent (then shortly after). `hear`
+        is quick; what it raises ends the watch and is raised here. `shape` as for a list. Raises
+        `Expired`, `ObjectNotFound`.
         """
         ...
 

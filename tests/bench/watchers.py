@@ -12,7 +12,6 @@ import asyncio
 import base64
 import http.client
 import importlib
-import importlib.util
 import ssl
 import sys
 from collections.abc import Callable, Sequence
@@ -34,10 +33,9 @@ from reconciler.core import triggers
 from reconciler.core.objects import DEVICES_V1BETA1, ObjectKey
 from reconciler.core.store import Delta
 from reconciler.core.triggers import Subscription, TriggerIndex
-from reconciler.core.twins import DeviceRecord, decode_device
+from reconciler.core.twins import DeviceDocument, DeviceRecord, decode_device
 
 DEVICES = "/apis/devices.kubeedge.io/v1beta1"
-HAS_KOPF = importlib.util.find_spec("kopf") is not None
 
 
 @dataclass
@@ -158,6 +156,7 @@ async def reflect(kubeconfig: str, namespace: str, warm: int, events: int) -> No
     reflector = Reflector(
         cluster,
         DEVICES_V1BETA1,
+        shape=DeviceDocument,
         decode=decode_device,
         store=world.devices,
         clock=SystemClock(),

@@ -14,12 +14,15 @@ import pytest
 from reconciler.adapters import kube as kube_adapter
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.core.documents import Document
 from reconciler.core.objects import DEVICES_V1ALPHA2, DEVICES_V1BETA1, SCRIPTS, ObjectKey, Reference
+from reconciler.core.store import identity_of
 from reconciler.errors import Conflict, Expired, ObjectExists, ObjectInvalid, ObjectNotFound
 from reconciler.ports.cluster import Cluster, ClusterEvent
 from tests.fakes.cluster import FakeCluster
 from tests.support.kinds import DEVICE_CRD, SCRIPT_CRD
 from tests.support.kube import KubeServer
+from tests.support.watching import batches
 
 MANAGER = "scriptops"
 Test = Callable[[Cluster, str], Awaitable[None]]
@@ -100,7 +103,8 @@ async def observe(
     """The first `count` events after `since`: type, name and spec; bookmarks do not count."""
     seen: list[tuple[str, str, Any]] = []
     async with asyncio.timeout(20):
-        async for batch in cluster.watch(
+        async for batch in batches(
+            cluster,
             resource,
             resource_version=since,
             timeout=timedelta(seconds=15),
@@ -171,7 +175,9 @@ def test_what_is_not_there_is_not_found(arena: Arena) -> None:
 
 def test_a_kind_that_is_not_served_is_not_found(arena: Arena) -> None:
     async def test(cluster: Cluster, ns: str) -> None:
-        watch = cluster.watch(DEVICES_V1ALPHA2, resource_version="1", timeout=timedelta(seconds=1))
+        watch = batches(
+            cluster, DEVICES_V1ALPHA2, resource_version="1", timeout=timedelta(seconds=1)
+        )
         await refused(cluster.list_page(DEVICES_V1ALPHA2), ObjectNotFound)
         await refused(anext(watch), ObjectNotFound)
         served = await cluster.resources()
@@ -273,7 +279,8 @@ def test_a_watch_without_events_ends_in_its_time(arena: Arena) -> None:
     async def test(cluster: Cluster, ns: str) -> None:
         page = await cluster.list_page(SCRIPTS, namespace=ns)
         async with asyncio.timeout(10):
-            async for batch in cluster.watch(
+            async for batch in batches(
+                cluster,
                 SCRIPTS,
                 resource_version=page.resource_version,
                 timeout=timedelta(seconds=1),
@@ -287,6 +294,55 @@ def test_a_watch_without_events_ends_in_its_time(arena: Arena) -> None:
 def test_a_watch_from_a_forgotten_version_is_expired(arena: Arena) -> None:
     async def test(cluster: Cluster, ns: str) -> None:
         await refused(observe(cluster, "1", 1, namespace=None), Expired)
+
+    arena.run(test)
+
+
+def test_what_a_listener_raises_ends_the_watch(arena: Arena) -> None:
+    class Tired(Exception):
+        pass
+
+    async def test(cluster: Cluster, ns: str) -> None:
+        page = await cluster.list_page(SCRIPTS, namespace=ns)
+        await cluster.create(SCRIPTS, script(ns), field_manager=MANAGER)
+
+        def hear(batch: Any) -> None:
+            raise Tired
+
+        async with asyncio.timeout(20):
+            watch = cluster.watch(
+                SCRIPTS,
+                hear=hear,
+                resource_version=page.resource_version,
+                timeout=timedelta(seconds=15),
+                namespace=ns,
+            )
+            await refused(watch, Tired)
+
+    arena.run(test)
+
+
+def test_objects_come_in_the_shape_that_was_asked_for(arena: Arena) -> None:
+    async def test(cluster: Cluster, ns: str) -> None:
+        before = (await cluster.list_page(SCRIPTS, namespace=ns)).resource_version
+        created = await cluster.create(SCRIPTS, script(ns), field_manager=MANAGER)
+        expected = identity_of(created)
+        page = await cluster.list_page(SCRIPTS, namespace=ns, shape=Document)
+        assert [identity_of(item) for item in page.items] == [expected]
+        watch = batches(
+            cluster,
+            SCRIPTS,
+            resource_version=before,
+            timeout=timedelta(seconds=15),
+            namespace=ns,
+            shape=Document,
+        )
+        async with asyncio.timeout(20):
+            async for batch in watch:
+                if batch[0].type == "ADDED":
+                    assert identity_of(batch[0].object) == expected
+                    break
+        await watch.aclose()
 
     arena.run(test)
 

@@ -36,6 +36,7 @@ from reconciler.errors import (
 )
 from reconciler.ports.cluster import ClusterEvent
 from tests.fakes.clock import FakeClock
+from tests.support.watching import batches
 
 KEY = ObjectKey("default", "dht11")
 TEMPERATURE = {"reported": {"value": "21", "metadata": {"timestamp": "1"}}}
@@ -101,7 +102,9 @@ def test_versions_are_not_used_twice_and_older_watches_expire_after_a_restart(
         assert int(after) > int(before)
         with pytest.raises(Expired):
             await anext(
-                second.watch(DEVICES_V1BETA1, resource_version=before, timeout=timedelta(seconds=1))
+                batches(
+                    second, DEVICES_V1BETA1, resource_version=before, timeout=timedelta(seconds=1)
+                )
             )
         await second.close()
 
@@ -168,7 +171,9 @@ def test_reported_twins_are_told_at_once_and_kept(tmp_path: Path) -> None:
         cluster = await opened(tmp_path)
         made = await create(cluster)
         since = made["metadata"]["resourceVersion"]
-        watch = cluster.watch(DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=5))
+        watch = batches(
+            cluster, DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=5)
+        )
         await cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": TEMPERATURE})
         humidity = {"observedDesired": {"value": "40"}}
         await cluster.report_twins(DEVICES_V1BETA1, KEY, {"humidity": humidity})
@@ -292,7 +297,9 @@ def test_a_disk_that_refuses_takes_back_what_is_not_durable_and_heals(tmp_path: 
             await cluster.get(DEVICES_V1BETA1, ObjectKey("default", "lost"))
         with pytest.raises(Expired):
             await anext(
-                cluster.watch(DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=1))
+                batches(
+                    cluster, DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=1)
+                )
             )
         blocker.execute("ROLLBACK")
         blocker.close()
@@ -315,7 +322,9 @@ def test_a_watch_that_falls_far_behind_expires_and_holds_no_memory() -> None:
             await cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": twin})
         with pytest.raises(Expired):
             await anext(
-                cluster.watch(DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=1))
+                batches(
+                    cluster, DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=1)
+                )
             )
 
     run(test)

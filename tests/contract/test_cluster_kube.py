@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 import yaml
 
 from reconciler.adapters.clock import SystemClock
@@ -45,6 +46,7 @@ from reconciler.ports.cluster import ClusterEvent, WatchEvent
 from tests.contract.test_cluster_contract import script, version
 from tests.support.kinds import DEVICE_CRD, SCRIPT_CRD
 from tests.support.kube import KubeServer, binaries, free_port
+from tests.support.watching import batches
 
 MANAGER = "scriptops"
 KUBEEDGE_CRDS = os.environ.get("SCRIPTOPS_KUBEEDGE_CRDS")
@@ -196,8 +198,8 @@ def event(kind: str, number: int) -> tuple[WatchEvent, bytes]:
 
 async def read(cluster: KubeCluster, seconds: float = 5.0) -> list[WatchEvent]:
     events: list[WatchEvent] = []
-    async for batch in cluster.watch(
-        SCRIPTS, resource_version="1", timeout=timedelta(seconds=seconds)
+    async for batch in batches(
+        cluster, SCRIPTS, resource_version="1", timeout=timedelta(seconds=seconds)
     ):
         events.extend(batch)
     return events
@@ -233,7 +235,7 @@ def test_an_error_in_a_stream_is_raised_after_the_events_before_it(tmp_path: Pat
     async def test() -> None:
         stream = chunked(line + json.dumps(gone).encode() + b"\n")
         async with Stub(stream).cluster(tmp_path) as cluster:
-            watch = cluster.watch(SCRIPTS, resource_version="1", timeout=timedelta(seconds=5))
+            watch = batches(cluster, SCRIPTS, resource_version="1", timeout=timedelta(seconds=5))
             assert await anext(watch) == [first]
             with pytest.raises(Expired):
                 await anext(watch)
@@ -266,6 +268,48 @@ def test_a_stream_that_is_cut_off_is_unavailable(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stub(answer).cluster(tmp_path) as cluster:
             with pytest.raises(ClusterUnavailable):
+                await read(cluster)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+@pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "through a proxy"])
+def test_a_watch_is_read_on_every_loop_and_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, loop: Any, through_proxy: bool
+) -> None:
+    events, lines = zip(*[event("ADDED", number) for number in range(3)], strict=True)
+
+    async def test() -> None:
+        stub = Stub(chunked(*lines))
+        proxy = await asyncio.start_server(stub.handle, "127.0.0.1", 0)
+        if through_proxy:
+            port = proxy.sockets[0].getsockname()[1]
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        async with proxy, stub.cluster(tmp_path) as cluster:
+            assert await read(cluster) == list(events)
+        [request] = stub.requests
+        assert request.startswith("GET http://" if through_proxy else "GET /apis/")
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(test())
+
+
+@pytest.mark.parametrize("has_length", [True, False], ids=["with its length", "until it closes"])
+def test_a_watch_that_is_refused_says_why(tmp_path: Path, *, has_length: bool) -> None:
+    body = {"kind": "Status", "message": "not for you", "reason": "Forbidden"}
+
+    async def cut(line: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 403 X\r\nConnection: close\r\n\r\n" + json.dumps(body).encode())
+        await writer.drain()
+        writer.close()
+
+    async def test() -> None:
+        stub = Stub(answered(403, body) if has_length else cut)
+        async with stub.cluster(tmp_path) as cluster:
+            with pytest.raises(Forbidden, match="not for you"):
                 await read(cluster)
 
     asyncio.run(test())
@@ -570,6 +614,7 @@ def test_an_api_server_that_is_killed_and_comes_back_is_followed_again(doomed: K
             reflector = Reflector(
                 cluster,
                 SCRIPTS,
+                shape=dict,
                 decode=lambda obj: f"{key_of(obj).name}@{version(obj)}",
                 store=store,
                 clock=SystemClock(),

@@ -46,6 +46,7 @@ class World:
         self.reflector = Reflector(
             self.cluster,
             SCRIPTS,
+            shape=dict,
             decode=name_and_env,
             store=self.store,
             clock=self.clock,
@@ -348,9 +349,10 @@ def test_deltas_are_told_after_the_store_holds_them() -> None:
         def hear(deltas: Any) -> None:
             held.extend(world.store.get(delta.key) for delta in deltas)
 
-        reflector: Reflector[str] = Reflector(
+        reflector: Reflector[Any, str] = Reflector(
             world.cluster,
             SCRIPTS,
+            shape=dict,
             decode=name_and_env,
             store=world.store,
             clock=world.clock,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -83,7 +83,8 @@ class FakeCluster:
         resource_version: str = "",
         limit: int = 500,
         continue_token: str | None = None,
-    ) -> Page:
+        shape: type[Any] = dict,
+    ) -> Page[Any]:
         self._enter("list_page", resource, resource_version)
         if self._pages:
             page = self._pages.popleft()
@@ -96,49 +97,55 @@ class FakeCluster:
             resource_version=resource_version,
             limit=limit,
             continue_token=continue_token,
+            shape=shape,
         )
 
     async def watch(
         self,
         resource: Resource,
         *,
+        hear: Callable[[Sequence[WatchEvent[Any]]], None],
         resource_version: str,
         timeout: timedelta,
         namespace: str | None = None,
-    ) -> AsyncIterator[Sequence[WatchEvent]]:
+        shape: type[Any] = dict,
+    ) -> None:
         self._enter("watch", resource, resource_version)
         if self._batches:
             for batch in self._batches.popleft():
-                yield batch
+                hear(batch)
             return
-        real = self.real.watch(
-            resource, resource_version=resource_version, timeout=timeout, namespace=namespace
-        )
+
         if self._broken is None:
             self._broken = asyncio.get_running_loop().create_future()
         broken = self._broken
+
+        def while_it_holds(batch: Sequence[WatchEvent[Any]]) -> None:
+            if not self._is_silent and not broken.done():
+                hear(batch)
+
         ends = asyncio.ensure_future(self._clock.sleep(timeout.total_seconds()))
-        following: asyncio.Future[Sequence[WatchEvent]] | None = None
+        watching = asyncio.ensure_future(
+            self.real.watch(
+                resource,
+                hear=while_it_holds,
+                resource_version=resource_version,
+                timeout=timeout,
+                namespace=namespace,
+                shape=shape,
+            )
+        )
+        waiting: set[asyncio.Future[Any]] = {watching, ends, broken}
         try:
-            while True:
-                following = asyncio.ensure_future(anext(real, ()))
-                waiting: set[asyncio.Future[Any]] = {following, ends, broken}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if broken.done():
-                    broken.result()
-                if ends.done():
-                    return
-                batch = following.result()
-                if self._is_silent:
-                    await ends
-                    return
-                if not batch:
-                    return
-                yield batch
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                broken.result()
+            if watching.done():
+                watching.result()
         finally:
             ends.cancel()
-            if following is not None:
-                following.cancel()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
         self._enter("get", resource, str(key))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 
 from reconciler.adapters.embedded import documents, ownership
@@ -126,7 +127,8 @@ class EmbeddedCluster:
         resource_version: str = "",
         limit: int = 500,
         continue_token: str | None = None,
-    ) -> Page:
+        shape: type[Any] = dict,
+    ) -> Page[Any]:
         held = self._objects(resource)
         if continue_token:
             version, remaining = self._lists.pop(continue_token, (0, ()))
@@ -148,16 +150,19 @@ class EmbeddedCluster:
             if len(self._lists) > OPEN_LISTS:
                 self._lists.popitem(last=False)
             remaining = remaining[:limit]
-        return Page([orjson.loads(document) for document in remaining], str(version), token)
+        items = [msgspec.json.decode(document, type=shape) for document in remaining]
+        return Page(items, str(version), token)
 
     async def watch(
         self,
         resource: Resource,
         *,
+        hear: Callable[[Sequence[WatchEvent[Any]]], None],
         resource_version: str,
         timeout: timedelta,
         namespace: str | None = None,
-    ) -> AsyncIterator[Sequence[WatchEvent]]:
+        shape: type[Any] = dict,
+    ) -> None:
         self._objects(resource)
         history = self._histories[_kind(resource)]
         deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
@@ -170,12 +175,14 @@ class EmbeddedCluster:
             if changes:
                 seen = changes[-1].version
             events = [
-                WatchEvent(change.type, orjson.loads(change.document))
+                WatchEvent(change.type, msgspec.json.decode(change.document, type=shape))
                 for change in changes
                 if namespace is None or change.namespace == namespace
             ]
             if events:
-                yield events
+                hear(events)
+                # Others get their turn, as they would while a network is waited for.
+                await asyncio.sleep(0)
                 continue
             try:
                 async with asyncio.timeout_at(deadline):

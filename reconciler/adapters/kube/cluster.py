@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from urllib.parse import quote
 
-import aiohttp
-import orjson
-
 from reconciler.adapters.kube.events import MERGE_PATCH, Recorder
-from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused, translate
+from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused
 from reconciler.adapters.kube.preconditions import as_json_patch, uid_of
-from reconciler.adapters.kube.transport import BODY_BYTES, Transport
+from reconciler.adapters.kube.reading import Lines, page_of
+from reconciler.adapters.kube.transport import Transport
 from reconciler.core import objects
 from reconciler.core.objects import Json, JsonObject, ObjectKey, Resource, mapping, sequence, text
-from reconciler.errors import ClusterUnavailable, Conflict, ObjectNotFound
+from reconciler.errors import Conflict, ObjectNotFound
 from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
 
 KNOWN = frozenset(
@@ -33,9 +33,6 @@ KNOWN = frozenset(
 )
 # Beyond the time the server was asked to end a watch by, a silent one is given up.
 WATCH_GRACE = timedelta(seconds=15)
-# Events parsed and let go together. What is alive at once counts towards the next garbage
-# collection: batches of 32 devices cost twice the CPU of batches of 8.
-BATCH_EVENTS = 8
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -61,7 +58,8 @@ class KubeCluster:
         resource_version: str = "",
         limit: int = 500,
         continue_token: str | None = None,
-    ) -> Page:
+        shape: type[Any] = dict,
+    ) -> Page[Any]:
         query = {"limit": str(limit)}
         if continue_token:
             query["continue"] = continue_token
@@ -70,23 +68,26 @@ class KubeCluster:
                 "resourceVersion": resource_version,
                 "resourceVersionMatch": "NotOlderThan",
             }
-        answer = await self._transport.call("GET", _path(resource, namespace), query=query)
-        meta = mapping(answer.get("metadata"))
-        items = [mapping(item) for item in sequence(answer.get("items"))]
-        if not resource.group:
+        path = _path(resource, namespace)
+        answer = page_of(
+            await self._transport.read("GET", path, query=query), shape, doing=f"list {path}"
+        )
+        if not resource.group and shape is dict:
             # Built-in kinds do not say what they are inside a list.
             identity = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items = [{**identity, **item} for item in items]
-        return Page(items, text(meta.get("resourceVersion")), text(meta.get("continue")) or None)
+            return replace(answer, items=[{**identity, **item} for item in answer.items])
+        return answer
 
     async def watch(
         self,
         resource: Resource,
         *,
+        hear: Callable[[Sequence[WatchEvent[Any]]], None],
         resource_version: str,
         timeout: timedelta,
         namespace: str | None = None,
-    ) -> AsyncIterator[Sequence[WatchEvent]]:
+        shape: type[Any] = dict,
+    ) -> None:
         path = _path(resource, namespace)
         seconds = timeout.total_seconds()
         query = {
@@ -95,26 +96,12 @@ class KubeCluster:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(max(1, round(seconds))),
         }
-        reading = self._transport.stream(path, query=query, seconds=seconds + self._watch_grace)
-        async with reading as chunks:
-            rest = b""
-            try:
-                async for chunk in chunks:
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    if len(rest) > BODY_BYTES:
-                        raise ClusterUnavailable(
-                            f"watch {path}: an event exceeds {BODY_BYTES} bytes"
-                        )
-                    for begin in range(0, len(lines), BATCH_EVENTS):
-                        events, failure = _events(lines[begin : begin + BATCH_EVENTS], path)
-                        if events:
-                            yield events
-                        if failure:
-                            raise failure
-            except TimeoutError:
-                return
-            except (aiohttp.ClientError, OSError) as error:
-                raise ClusterUnavailable(f"watch {path}: broken off ({error})") from error
+        await self._transport.stream(
+            path,
+            query=query,
+            seconds=seconds + self._watch_grace,
+            hear=Lines(shape, hear, doing=f"watch {path}"),
+        )
 
     async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
         return await self._transport.call("GET", _path(resource, key.namespace, key.name))
@@ -295,26 +282,3 @@ def _path(resource: Resource, namespace: str | None, name: str | None = None) ->
     scope = f"/namespaces/{quote(namespace, safe='')}" if namespace and resource.namespaced else ""
     tail = f"/{quote(name, safe='')}" if name is not None else ""
     return f"{group}/{resource.version}{scope}/{resource.plural}{tail}"
-
-
-def _events(lines: Sequence[bytes], path: str) -> tuple[list[WatchEvent], Exception | None]:
-    """The events of `lines`, and what ended the watch behind them, if anything did."""
-    events: list[WatchEvent] = []
-    for line in lines:
-        if not line:
-            continue
-        try:
-            raw = orjson.loads(line)
-            kind, obj = raw["type"], raw["object"]
-        except (orjson.JSONDecodeError, LookupError, TypeError):
-            return events, ClusterUnavailable(f"watch {path}: a line is not a watch event")
-        if kind == "BOOKMARK":
-            version = mapping(obj.get("metadata")).get("resourceVersion")
-            obj = {"metadata": {"resourceVersion": version}}
-        elif kind == "ERROR":
-            code = obj.get("code")
-            return events, translate(
-                code if isinstance(code, int) else 500, obj, doing=f"watch {path}"
-            )
-        events.append(WatchEvent(kind, obj))
-    return events, None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import orjson
@@ -15,6 +15,7 @@ from kubernetes.aio.config import ConfigException
 from yarl import URL
 
 from reconciler.adapters.kube.failures import translate
+from reconciler.adapters.kube.stream import Stream
 from reconciler.core.objects import Json, JsonObject, mapping
 from reconciler.errors import ClusterUnavailable
 
@@ -26,8 +27,6 @@ REQUEST_SECONDS = 65.0
 CONCURRENT_REQUESTS = 32
 # A page of 500 objects of 128 KiB each; etcd refuses single objects above 1.5 MiB.
 BODY_BYTES = 64 * 2**20
-# What a stream is read by: small enough to stay in the processor's cache until it is parsed.
-STREAM_BYTES = 64 * 2**10
 # A peer that vanished without a word is found out 30 + 3 * 10 s after its last one.
 KEEPALIVE = (
     (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
@@ -61,26 +60,91 @@ class Transport:
         content_type: str = JSON,
     ) -> JsonObject:
         """The JSON object answered."""
+        content = await self.read(method, path, query=query, body=body, content_type=content_type)
+        try:
+            return mapping(orjson.loads(content))
+        except orjson.JSONDecodeError as error:
+            raise ClusterUnavailable(f"{method} {path}: the answer is not JSON") from error
+
+    async def read(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Json = None,
+        content_type: str = JSON,
+    ) -> bytes:
+        """What is answered."""
         doing = f"{method} {path}"
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
         async with (
             self._places,
             self._request(method, path, query, timeout, body, content_type) as response,
         ):
-            content = await _read(response, doing)
-        return mapping(_parse(content, doing))
+            return await _read(response, doing)
 
-    @asynccontextmanager
     async def stream(
-        self, path: str, *, query: Query, seconds: float
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What is answered, as it arrives; reading it raises `TimeoutError` after `seconds`."""
-        timeout = aiohttp.ClientTimeout(
-            total=seconds, sock_connect=CONNECT_SECONDS, sock_read=seconds
-        )
+        self, path: str, *, query: Query, seconds: float, hear: Callable[[bytes], None]
+    ) -> None:
+        """Call `hear` with what is answered, as it arrives; return at its end, or after `seconds`.
+
+        What `hear` raises ends it.
+        """
+        doing = f"watch {path}"
+        try:
+            async with asyncio.timeout(seconds):
+                if self._is_direct():
+                    await self._stream(path, query, hear, doing)
+                else:
+                    await self._stream_through_proxy(path, query, hear)
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, OSError) as error:
+            raise ClusterUnavailable(f"{doing}: broken off ({error})") from error
+
+    def _is_direct(self) -> bool:
+        configuration = self._client.configuration
+        return not configuration.proxy and not configuration.client_session_kwargs["trust_env"]
+
+    async def _stream(
+        self, path: str, query: Query, hear: Callable[[bytes], None], doing: str
+    ) -> None:
+        configuration = self._client.configuration
+        server = urlsplit(configuration.host)
+        lines = [
+            f"GET {server.path}{path}?{urlencode(query)} HTTP/1.1",
+            f"Host: {server.netloc.rpartition('@')[2]}",
+            *(f"{name}: {value}" for name, value in (await self._signed(JSON, doing)).items()),
+        ]
+        head = "\r\n".join([*lines, "", ""]).encode()
+        is_secure = server.scheme == "https"
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                transport, stream = await asyncio.get_running_loop().create_connection(
+                    lambda: Stream(head, hear, doing=doing),
+                    server.hostname,
+                    server.port or (443 if is_secure else 80),
+                    ssl=self._client.rest_client.ssl_context if is_secure else None,
+                    server_hostname=configuration.tls_server_name if is_secure else None,
+                )
+        except (OSError, TimeoutError) as error:
+            raise _no_answer(doing, error) from error
+        try:
+            _keep_alive(transport)
+            await stream.ended
+        finally:
+            transport.abort()
+
+    async def _stream_through_proxy(
+        self, path: str, query: Query, hear: Callable[[bytes], None]
+    ) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         async with self._request("GET", path, query, timeout) as response:
-            _keep_alive(response)
-            yield response.content.iter_chunked(STREAM_BYTES)
+            if response.connection is not None and response.connection.transport is not None:
+                _keep_alive(response.connection.transport)
+            async for chunk in response.content.iter_any():
+                hear(chunk)
 
     async def close(self) -> None:
         await self._client.close()
@@ -99,10 +163,7 @@ class Transport:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         doing = f"{method} {path}"
         url = f"{self._client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
-        try:
-            headers = await self._headers(content_type)
-        except (ConfigException, OSError) as error:
-            raise ClusterUnavailable(f"{doing}: no credentials to send ({error})") from error
+        headers = await self._signed(content_type, doing)
         try:
             response = await self._send(method, url, headers, body, timeout)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -149,9 +210,15 @@ class Transport:
             server_hostname=self._client.configuration.tls_server_name,
         )
 
-    async def _headers(self, content_type: str) -> dict[str, str]:
+    async def _signed(self, content_type: str, doing: str) -> dict[str, str]:
+        """The headers of a request; raises `ClusterUnavailable` without credentials."""
         configuration = self._client.configuration
-        token = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        try:
+            token = await configuration.get_api_key_with_prefix(
+                "BearerToken", alias="authorization"
+            )
+        except (ConfigException, OSError) as error:
+            raise ClusterUnavailable(f"{doing}: no credentials to send ({error})") from error
         return {
             "Accept": JSON,
             # Inside a cluster compressing costs more time than it saves.
@@ -174,21 +241,12 @@ async def _read(response: aiohttp.ClientResponse, doing: str) -> bytes:
     return bytes(content)
 
 
-def _parse(content: bytes, doing: str) -> Json:
-    try:
-        parsed: Json = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise ClusterUnavailable(f"{doing}: the answer is not JSON") from error
-    return parsed
-
-
 def _no_answer(doing: str, error: Exception) -> ClusterUnavailable:
     return ClusterUnavailable(f"{doing}: no answer ({str(error) or type(error).__name__})")
 
 
-def _keep_alive(response: aiohttp.ClientResponse) -> None:
-    transport = response.connection.transport if response.connection else None
-    raw = transport.get_extra_info("socket") if transport else None
+def _keep_alive(transport: asyncio.BaseTransport) -> None:
+    raw = transport.get_extra_info("socket")
     if raw is not None:
         for option, level, value in KEEPALIVE:
             raw.setsockopt(level, option, value)
