@@ -165,7 +165,7 @@ class Builder:
     def _open(self, frame: _Frame, event: yaml.ScalarEvent, line: int) -> None:
         """Take a scalar as the key of the value that follows."""
         key = event.value
-        if event.implicit[0]:
+        if _is_plain(event):
             if key == "<<":
                 self._fault(line, "MergeKey", "merge keys are not used; write the fields out")
                 frame.drop = True
@@ -182,7 +182,7 @@ class Builder:
         frame.key, frame.key_line = key, line
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> Json:
-        if not event.implicit[0]:
+        if not _is_plain(event):
             return event.value
         try:
             return _resolve(event.value)
@@ -214,6 +214,11 @@ class Builder:
             elif frame.key is not None:
                 tokens.append(escape(frame.key))
         return "".join(f"/{token}" for token in tokens)
+
+
+def _is_plain(event: yaml.ScalarEvent) -> bool:
+    """Of a tag alone (`!`) the scanners in C and in Python say different things."""
+    return event.tag is None and bool(event.implicit[0])
 
 
 def _resolved_or_none(text: str) -> Json:

@@ -163,6 +163,8 @@ def test_no_bytes_are_a_crash_and_what_is_read_is_json(content: bytes) -> None:
 
 
 @given(FRAGMENTS)
+@example("items: !")
+@example("! <<: {a: 1}")
 def test_the_scanner_in_python_reads_what_the_one_in_c_reads(text: str) -> None:
     """Where there is no C scanner the answer may differ in words, never in what is deployed."""
     content = text.encode()
