@@ -19,7 +19,7 @@ PROTO := scriptops/controller/v1/controller.proto
 protoc = $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
-.PHONY: help demo test verify generate bench clean
+.PHONY: help demo test verify generate web bundles bench clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,14 @@ generate: .venv/.dev ## Write CRDs, schemas, reference pages and the protocol's 
 	$(BIN)/python -m reconciler.schemagen
 	$(BIN)/python -m reconciler.cli.reference
 	$(call protoc,proto/gen)
+
+web: ## Bundle the Web APIs of rules again (needs npm)
+	cd executor/engines/js/web && npm ci --no-audit --no-fund && npm run build
+
+bundles: ## Write what links and bundles rules, from npm
+	for folder in executor/engines/js/linker reconciler/adapters/bundling \
+		reconciler/adapters/coverage/npm; do \
+		(cd "$$folder" && npm ci --ignore-scripts && npm run build); done
 
 bench: .venv/.dev ## Measure, beside references; ONLY=sync for one
 	tests/support/setup.sh

@@ -1,7 +1,8 @@
 """The executor program: joins a session to a supervisor.
 
 `python -m executor <controller address>` runs until SIGTERM or SIGINT, then drains: it takes no
-more work, sends the results it owes and exits 0.
+more work, sends the results it owes and exits 0. `python -m executor doctor` says what the sandbox
+of a worker would be on this machine.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ import grpc
 import orjson
 import uvloop
 
+from executor import doctor
+from executor.egress.client import Client as Egress
+from executor.egress.places import Place
 from executor.engines import ENGINES
 from executor.model import Outcome
 from executor.session.artifacts import ArtifactRefused, Artifacts, ArtifactUnavailable
 from executor.session.client import Client, Identity
 from executor.supervisor.pool import MEMORY_BYTES, Supervisor
-from executor.worker.sandbox import leave_no_orphan
+from executor.supervisor.process import Unconfined
+from executor.supervisor.replies import Replies
+from executor.worker import sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from executor.model import RunResult, Work
 
@@ -37,6 +43,9 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 25.0
 """Below the 30 s that Kubernetes grants between SIGTERM and SIGKILL."""
+
+UNCONFINED: Final = 3
+"""Exit code of an executor that refuses to run scripts without a whole sandbox."""
 
 _PLAIN_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -51,24 +60,47 @@ class Executor:
         name: str,
         workers: int,
         memory_bytes: int = MEMORY_BYTES,
+        wasm_fuel: int = 0,
+        sandboxed: bool = True,
+        network_allow: Iterable[Place] = (),
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._address = address
         self._name = name
         self._credentials = credentials
-        self._supervisor = Supervisor(self._deliver, workers=workers, memory_bytes=memory_bytes)
+        self._egress = Egress(network_allow)
+        self._supervisor = Supervisor(
+            lambda results: self._replies.accept(results),  # noqa: PLW0108 - made below
+            workers=workers,
+            memory_bytes=memory_bytes,
+            wasm_fuel=wasm_fuel,
+            sandboxed=sandboxed,
+        )
+        self._replies = Replies(
+            submit=self._supervisor.submit, deliver=self._deliver, perform=self._egress.perform
+        )
         self._fetches: set[asyncio.Task[None]] = set()
         self._draining = False
         self._client: Client | None = None
 
     async def run(self) -> None:
-        """Serve the controller until `drain`."""
+        """Serve the controller until `drain`.
+
+        Raises:
+            Unconfined: scripts may not be run here without the layers that are missing.
+        """
         greeting = await self._supervisor.start()
-        log.info("ready", extra={"v8": greeting["v8"], "sandbox": greeting["sandbox"]})
+        report = _mapping(greeting.get("sandbox"))
+        log.info("ready", extra=greeting)
+        for missing in sandbox.missing(report):
+            log.warning("scripts run with less of a sandbox than they should: %s", missing)
         identity = Identity(
             name=self._name,
             script_types=tuple(ENGINES),
-            engines={"v8": str(greeting["v8"])},
+            engines={
+                **{name: str(version) for name, version in _mapping(greeting["engines"]).items()},
+                "sandbox": sandbox.summary(report),
+            },
         )
         self._client = client = Client(
             self._address,
@@ -83,6 +115,8 @@ class Executor:
         try:
             await client.run()
         finally:
+            await self._replies.close()
+            await self._egress.close()
             await self._supervisor.close()
             await client.close()
 
@@ -96,7 +130,7 @@ class Executor:
         digest = work.script.digest
         source = b"" if work.script.type not in ENGINES else self._artifacts.held(digest)
         if source is not None:
-            self._supervisor.submit(work, source)
+            self._replies.submit(work, source)
             return
         task = asyncio.create_task(self._fetch(work))
         self._fetches.add(task)
@@ -110,7 +144,7 @@ class Executor:
         except ArtifactUnavailable as error:
             self._deliver(work.answered(Outcome.UNAVAILABLE, str(error)))
         else:
-            self._supervisor.submit(work, source)
+            self._replies.submit(work, source)
 
     def _deliver(self, results: Sequence[RunResult]) -> None:
         if self._client is not None:
@@ -120,7 +154,12 @@ class Executor:
         """What the lost session asked for will be asked for again, under another epoch."""
         for task in self._fetches:
             task.cancel()
+        self._replies.abandon()
         self._supervisor.abandon()
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 async def serve(executor: Executor) -> int:
@@ -139,6 +178,14 @@ async def serve(executor: Executor) -> int:
     except TimeoutError:
         log.warning("not drained in time")
         return 1
+    except Unconfined as refusal:
+        for missing in refusal.missing:
+            log.error("no script is run here: %s", missing)  # noqa: TRY400 - no bug to be traced
+        log.error(  # noqa: TRY400 - the same
+            "see `executor doctor`; --insecure-no-sandbox runs scripts all the same, for rules "
+            "that you would run without any sandbox"
+        )
+        return UNCONFINED
     return 0
 
 
@@ -175,6 +222,28 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--worker-memory", type=_positive, default=MEMORY_BYTES >> 20, help="MiB each"
+    )
+    parser.add_argument(
+        "--wasm-fuel",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="end a WebAssembly run after N instructions, the same everywhere; runs get slower",
+    )
+    parser.add_argument(
+        "--insecure-no-sandbox",
+        action="store_true",
+        help="run scripts even where a required layer of the sandbox is missing; those that can "
+        "be had are on all the same",
+    )
+    parser.add_argument(
+        "--network-allow",
+        type=_place,
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="where scripts may fetch from if their manifest names it too, as "
+        "https://host[:port][/path-prefix]; may be repeated; without it no script can fetch",
     )
     parser.add_argument("--tls-ca", type=Path, help="PEM file of the controller's CA")
     parser.add_argument("--tls-cert", type=Path, help="PEM file of our certificate chain")
@@ -217,6 +286,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _place(text: str) -> Place:
+    try:
+        return Place.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _credentials(options: argparse.Namespace) -> grpc.ChannelCredentials | None:
     if options.tls_ca is None:
         return None
@@ -228,14 +304,17 @@ def _credentials(options: argparse.Namespace) -> grpc.ChannelCredentials | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = arguments(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["doctor"]:
+        return doctor.main(argv[1:])
+    options = arguments(argv)
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter() if options.log == "json" else PlainFormatter("%(levelname)s %(message)s")
     )
     logging.basicConfig(level=options.log_level, handlers=[handler])
     if options.parent is not None:
-        leave_no_orphan(options.parent)
+        sandbox.leave_no_orphan(options.parent)
 
     async def run() -> int:
         executor = Executor(
@@ -243,6 +322,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             name=options.name,
             workers=options.workers,
             memory_bytes=options.worker_memory << 20,
+            wasm_fuel=options.wasm_fuel,
+            sandboxed=not options.insecure_no_sandbox,
+            network_allow=options.network_allow,
             credentials=_credentials(options),
         )
         return await serve(executor)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ScriptType(IntEnum):
@@ -14,8 +18,13 @@ class ScriptType(IntEnum):
 
 
 class Outcome(IntEnum):
-    """How a run ended. Numbers are those of the wire and of the worker's answers."""
+    """How a run ended. Numbers are those of the wire and of the worker's answers.
 
+    `WAITING` is no end: the run can go on when it is given the replies it wants. It never leaves
+    the executor.
+    """
+
+    WAITING = 0
     SUCCEEDED = 1
     FAILED = 2
     TIMED_OUT = 3
@@ -25,6 +34,15 @@ class Outcome(IntEnum):
     CRASHED = 7
     LOAD_FAILED = 8
     UNAVAILABLE = 9
+    # Not run: runs of this script had to be ended too often, one after the other.
+    CRASH_LOOP = 10
+
+
+class Isolation(IntEnum):
+    """What keeps two runs of one Script apart. Numbers are those of the wire."""
+
+    SHARED = 0
+    STRICT = 1
 
 
 class LogLevel(IntEnum):
@@ -52,6 +70,11 @@ class Limits:
     wall_time_ms: int = 1_000
     output_bytes: int = 16_384
     writes: int = 256
+    heap_bytes: int = 64 * 1024 * 1024
+    fetches: int = 16
+    state_bytes: int = 16_384
+    cpu_time_ms: int = 1_000
+    wait_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +87,8 @@ class ScriptRef:
     type: int
     file: str
     limits: Limits
+    isolation: Isolation = Isolation.SHARED
+    network_allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +118,12 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The completion of one run, or the answer to a request to load (`load`)."""
+    """The completion of one run, or the answer to a request to load (`load`).
+
+    `state` is the Script's whole state as JSON, empty when the run did not use it. `wanted` are
+    the ops, as JSON objects, that a `WAITING` run cannot go on without; `replies` are those that
+    it was given, a JSON array.
+    """
 
     key: RunKey
     outcome: Outcome
@@ -102,6 +132,9 @@ class RunResult:
     writes: tuple[Write, ...] = ()
     duration_us: int = 0
     load: bool = False
+    state: bytes = b""
+    replies: bytes = b""
+    wanted: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,30 @@ SURFACE: Final = (
         parameters=("alias", "qos", "options"),
         promise="Puts what is staged for the alias into the completion; a promise of undefined.",
     ),
+    Op(
+        global_name="State",
+        name="get",
+        parameters=("key",),
+        promise="A copy of the value that was last set for the key; undefined when there is none.",
+    ),
+    Op(
+        global_name="State",
+        name="set",
+        parameters=("key", "value"),
+        promise="Remembers a JSON value for this Script's next runs, if this one succeeds.",
+    ),
+    Op(
+        global_name="State",
+        name="delete",
+        parameters=("key",),
+        promise="Forgets the key; whether it was there.",
+    ),
+    Op(
+        global_name="State",
+        name="keys",
+        parameters=(),
+        promise="The keys that have a value.",
+    ),
     *(
         Op(
             global_name="console",
@@ -70,6 +94,22 @@ VALUE_CHARACTERS: Final = 16_384
 
 PROPERTY_CHARACTERS: Final = 256
 """Longest property name a script may stage; KubeEdge names are far shorter."""
+
+KEY_CHARACTERS: Final = 256
+"""Longest key of the state; a key names a device and a purpose."""
+
+REQUEST_CHARACTERS: Final = 131_072
+"""Longest request of a script as JSON; its body is in it, in base64."""
+
+TIMERS: Final = 10_000
+"""Timers a run may set, each turn of an interval counted: one costs about 0.2 ms, so the wall time
+of a run usually ends it first."""
+
+TIME_MS: Final = 3_600_000
+"""Virtual time a run may let pass by waiting: longer waits are a schedule's business."""
+
+JSON_DEPTH: Final = 64
+"""Deepest nesting of a state value; parsers outside of the sandbox give up at about 1,000."""
 
 MESSAGE_CHARACTERS: Final = 1_000
 """Longest message of a failed run; it goes into a status and an event."""

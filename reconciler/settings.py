@@ -14,9 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from reconciler.api.meta import DNS_LABEL, Namespace
+from reconciler.api.script import Place
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?")
@@ -97,6 +98,9 @@ class LogLevel(StrEnum):
 
 DEFAULT_GRPC = Address("0.0.0.0", 8001)  # noqa: S104 - executors come from other machines
 DEFAULT_MQTT = Address("127.0.0.1", 1883)
+# Enough to hold the run that somebody asks about; 1,000 Scripts are about 12 MB on disk.
+DEFAULT_RECORDINGS = 20
+MOST_RECORDINGS = 10_000
 DEFAULT_WEB = Address("0.0.0.0", 8000)  # noqa: S104 - what is not public is served to loopback only
 
 
@@ -104,9 +108,11 @@ class Settings(BaseModel):
     """Everything a controller is told. `data` need not exist yet; its parents neither.
 
     `registers` are the hosts (`host` or `host:port`) from which artifacts may be fetched; none by
-    default. `cluster_name` names the branch of status commits, `scriptops-status/<cluster_name>`.
-    `dev` lets the bytes of a version change. `insecure_listen` serves debug, anonymous triggers
-    and unauthenticated executors to more than loopback.
+    default. `network` are places that scripts of a local executor may fetch from, where their
+    manifests name them too. `cluster_name` names the branch of status commits,
+    `scriptops-status/<cluster_name>`. `dev` lets the bytes of a version change. `insecure_listen`
+    serves debug, anonymous triggers and unauthenticated executors to more than loopback.
+    `recordings` are runs of each Script that can be replayed; 0 records none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,6 +129,8 @@ class Settings(BaseModel):
     dev: bool = False
     insecure_listen: bool = False
     registers: frozenset[str] = frozenset()
+    network: tuple[Place, ...] = ()
+    recordings: Annotated[int, Field(ge=0, le=MOST_RECORDINGS)] = DEFAULT_RECORDINGS
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
 

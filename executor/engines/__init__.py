@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-ENGINES: Final[Mapping[ScriptType, str]] = {ScriptType.JS: "executor.engines.js.engine"}
+ENGINES: Final[Mapping[ScriptType, str]] = {
+    ScriptType.JS: "executor.engines.js.engine",
+    ScriptType.WASM: "executor.engines.wasm.engine",
+}
 """Which module runs which type. A type that is not here is answered `Unavailable`."""
+
+NAMES: Final[Mapping[ScriptType, str]] = {ScriptType.JS: "v8", ScriptType.WASM: "wasmtime"}
+"""What each engine is called where versions are told."""
 
 
 class Engine(Protocol):
@@ -24,23 +30,29 @@ class Engine(Protocol):
 
     version: str
 
-    def open(self, script: str, source: str, file: str) -> None:
+    def warm(self) -> None:
+        """Start what has threads and prove that the engine obeys; raises `EngineUnfit`.
+
+        Called once, before all else, in a process that can no longer open files.
+        """
+
+    def open(self, script: str, source: bytes, file: str) -> None:
         """Hold `source` under the name `script`; raises `ScriptRefused`."""
 
     def close(self, script: str) -> None:
         """Forget `script`, if it is held."""
 
-    def check(self, source: str, file: str) -> None:
+    def check(self, source: bytes, file: str) -> None:
         """Raise `ScriptRefused` when `source` could not be run."""
 
-    def run(self, script: str, batch: str) -> str:
+    def run(self, script: str, batch: bytes) -> bytes:
         """The completions of `batch`, as JSON; raises `BatchRefused`."""
 
 
-def start(script_type: ScriptType, loop: asyncio.AbstractEventLoop) -> Engine:
-    """Start the engine for `script_type` in this process."""
-    make = cast(
-        "Callable[[asyncio.AbstractEventLoop], Engine]",
-        import_module(ENGINES[script_type]).start,
-    )
-    return make(loop)
+def start(script_type: ScriptType, loop: asyncio.AbstractEventLoop, *, fuel: int = 0) -> Engine:
+    """Load the engine for `script_type` into this process; it has no threads before `warm`.
+
+    `fuel` is for engines that count instructions: how many a run may have, if not 0.
+    """
+    make = cast("Callable[..., Engine]", import_module(ENGINES[script_type]).start)
+    return make(loop, fuel=fuel) if script_type is ScriptType.WASM else make(loop)

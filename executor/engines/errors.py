@@ -9,3 +9,7 @@ class ScriptRefused(Exception):
 
 class BatchRefused(Exception):
     """The batch could not be read; no run of it took place."""
+
+
+class EngineUnfit(Exception):
+    """The engine does not run as it was told to; no script may be given to it."""

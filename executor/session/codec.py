@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from scriptops.controller.v1 import controller_pb2 as wire
 
 from executor.model import (
+    Isolation,
     Limits,
     LogLevel,
     LogLine,
@@ -93,7 +94,14 @@ def work_to_wire(work: Work) -> wire.RunScript:
                 wall_time_ms=script.limits.wall_time_ms,
                 output_bytes=script.limits.output_bytes,
                 writes=script.limits.writes,
+                heap_bytes=script.limits.heap_bytes,
+                fetches=script.limits.fetches,
+                state_bytes=script.limits.state_bytes,
+                cpu_time_ms=script.limits.cpu_time_ms,
+                wait_ms=script.limits.wait_ms,
             ),
+            isolation=script.isolation,  # type: ignore[arg-type]  # same numbers, by test
+            network_allow=script.network_allow,
             load=None if work.load is None else _key_to_wire(work.load),
         ),
         runs=[wire.Run(key=_key_to_wire(run.key), activation=run.activation) for run in work.runs],
@@ -121,12 +129,14 @@ def results_from_wire(message: wire.ClientMessage) -> tuple[RunResult, ...]:
         return tuple(
             RunResult(
                 key=_key_from_wire(status.key),
-                outcome=Outcome(status.outcome),
+                outcome=_outcome_from_wire(status.outcome),
                 message=status.message,
                 logs=tuple(LogLine(LogLevel(line.level), line.text) for line in status.logs),
                 writes=tuple(_write_from_wire(write) for write in status.writes),
                 duration_us=status.duration_us,
                 load=status.load,
+                state=status.state,
+                replies=status.replies,
             )
             for status in message.results.results
         )
@@ -146,8 +156,31 @@ def _script_from_wire(script: wire.ScriptRef) -> ScriptRef:
             wall_time_ms=limits.wall_time_ms or _DEFAULT.wall_time_ms,
             output_bytes=limits.output_bytes or _DEFAULT.output_bytes,
             writes=limits.writes or _DEFAULT.writes,
+            heap_bytes=limits.heap_bytes or _DEFAULT.heap_bytes,
+            fetches=limits.fetches or _DEFAULT.fetches,
+            state_bytes=limits.state_bytes or _DEFAULT.state_bytes,
+            # Who gives a script more time means time to compute.
+            cpu_time_ms=limits.cpu_time_ms or limits.wall_time_ms or _DEFAULT.cpu_time_ms,
+            wait_ms=limits.wait_ms or _DEFAULT.wait_ms,
         ),
+        isolation=_isolation_from_wire(script.isolation),
+        network_allow=tuple(script.network_allow),
     )
+
+
+def _outcome_from_wire(number: int) -> Outcome:
+    outcome = Outcome(number)
+    if outcome is Outcome.WAITING:
+        raise ValueError
+    return outcome
+
+
+def _isolation_from_wire(number: int) -> Isolation:
+    try:
+        return Isolation(number)
+    except ValueError as error:
+        # To run it with less than was asked for would be worse than not to run it.
+        raise PeerProtocolError(f"isolation {number} is not known to this executor") from error
 
 
 def _key_from_wire(key: wire.RunKey) -> RunKey:
@@ -167,6 +200,8 @@ def _status_to_wire(result: RunResult) -> wire.UpdateScriptStatus:
         writes=[_write_to_wire(write) for write in result.writes],
         duration_us=result.duration_us,
         load=result.load,
+        state=result.state,
+        replies=result.replies,
     )
 
 

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from executor.model import Isolation
+
 if TYPE_CHECKING:
     from executor.model import ScriptRef
 
@@ -24,6 +26,16 @@ SLICE_US: Final = 20_000
 SUSPECT_SECONDS: Final = 30.0
 """How long the runs of a script that had to be killed go one by one."""
 
+STRIKES: Final = 3
+"""Runs in a row that had to be ended, or that ended their worker, before a script must pause."""
+
+PAUSE_SECONDS: Final = 10.0
+PAUSE_MAX_SECONDS: Final = 300.0
+"""Of the first pause, doubled by every further such run: those of Kubernetes' CrashLoopBackOff."""
+
+_DOUBLINGS: Final = 16
+"""Far beyond the longest pause, and a number that stays small."""
+
 REMEMBERED: Final = 4_096
 """Scripts of one executor; about 1 MB of memory."""
 
@@ -32,6 +44,20 @@ REMEMBERED: Final = 4_096
 class _Entry:
     run_us: float | None = None
     suspect_until: float = 0.0
+    largest_batch: int = LARGEST_BATCH
+    # Runs in a row that were ended, how the last one was, and until when no other is tried.
+    strikes: int = 0
+    reason: str = ""
+    paused_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a script is not run, and for how long."""
+
+    seconds: float
+    strikes: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -41,24 +67,51 @@ class Ledger:
 
     def batch_size(self, script: ScriptRef, now: float) -> int:
         """How many runs of `script` to do in one go, so that a batch stays within its slice."""
-        if self.is_suspect(script, now):
+        if script.isolation is Isolation.STRICT or self.is_suspect(script, now):
             return 1
         entry = self._entry(script)
         if entry.run_us is None:
-            return FIRST_BATCH
+            return min(FIRST_BATCH, entry.largest_batch)
         slice_us = min(SLICE_US, script.limits.wall_time_ms * 250)
-        return max(1, min(LARGEST_BATCH, int(slice_us / max(entry.run_us, 1.0))))
+        return max(1, min(entry.largest_batch, int(slice_us / max(entry.run_us, 1.0))))
 
     def took(self, script: ScriptRef, run_us: float) -> None:
+        """Runs took this time each."""
         entry = self._entry(script)
         entry.run_us = run_us if entry.run_us is None else (entry.run_us + run_us) / 2
+        entry.largest_batch = min(entry.largest_batch + 1, LARGEST_BATCH)
+
+    def acquit(self, script: ScriptRef) -> None:
+        """A run of it ended by itself."""
+        entry = self._entry(script)
+        entry.strikes = 0
+
+    def too_much_at_once(self, script: ScriptRef, runs: int) -> None:
+        """So many runs in one batch had no memory together, which one of them alone may have."""
+        self._entry(script).largest_batch = max(1, runs // 4)
 
     def is_suspect(self, script: ScriptRef, now: float) -> bool:
         entry = self._scripts.get(script)
-        return entry is not None and now < entry.suspect_until
+        return entry is not None and (now < entry.suspect_until or entry.strikes >= STRIKES)
 
     def suspect(self, script: ScriptRef, now: float) -> None:
         self._entry(script).suspect_until = now + SUSPECT_SECONDS
+
+    def strike(self, script: ScriptRef, reason: str, now: float) -> None:
+        """A run was ended, or ended its worker; it alone was to blame."""
+        entry = self._entry(script)
+        entry.strikes += 1
+        entry.reason = reason
+        if (further := entry.strikes - STRIKES) >= 0:
+            seconds = PAUSE_SECONDS * 2 ** min(further, _DOUBLINGS)
+            entry.paused_until = now + min(seconds, PAUSE_MAX_SECONDS)
+
+    def pause(self, script: ScriptRef, now: float) -> Pause | None:
+        """Why `script` is not to be run now; None when it may be."""
+        entry = self._scripts.get(script)
+        if entry is None or now >= entry.paused_until:
+            return None
+        return Pause(entry.paused_until - now, entry.strikes, entry.reason)
 
     def verdict(self, script: ScriptRef) -> str | None:
         """Why the artifact cannot be loaded, "" when it can, None when nobody looked.

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 from executor.engines import ENGINES
 from executor.model import Outcome, ScriptType
 from executor.supervisor.ledger import Ledger
-from executor.supervisor.process import Process, WorkerDied
+from executor.supervisor.process import Process, Unconfined, WorkerDied
 from executor.supervisor.queue import Queue
 from executor.supervisor.slot import Slot
+from executor.worker import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,10 +60,14 @@ class Supervisor:
         *,
         workers: int,
         memory_bytes: int = MEMORY_BYTES,
+        wasm_fuel: int = 0,
+        sandboxed: bool = True,
     ) -> None:
         self._deliver = deliver
+        self._sandboxed = sandboxed
         self._limit = workers
         self._memory_bytes = memory_bytes
+        self._wasm_fuel = wasm_fuel
         self._ledger = Ledger()
         self._lanes: dict[str, _Lane] = {}
         self._slots: dict[Slot, asyncio.Task[None]] = {}
@@ -80,6 +85,7 @@ class Supervisor:
         """Start the first worker and the watchdog; what the worker says of itself.
 
         Raises:
+            Unconfined: a required layer of the sandbox is missing, and none may be (`sandboxed`).
             WorkerDied, OSError: no worker can be started here.
         """
         self._spare = self._spawn()
@@ -214,8 +220,12 @@ class Supervisor:
 
     def _spawn(self) -> asyncio.Task[Process]:
         async def spawn() -> Process:
-            process = await Process.spawn()
+            process = await Process.spawn(self._memory_bytes, wasm_fuel=self._wasm_fuel)
             self._processes = {other for other in self._processes if other.is_alive} | {process}
+            if self._sandboxed and (missing := sandbox.missing(process.report)):
+                process.kill(Outcome.UNAVAILABLE)
+                await process.ended()
+                raise Unconfined(missing)
             return process
 
         task = asyncio.create_task(spawn())

@@ -8,13 +8,17 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from executor.model import Outcome
-from executor.worker import frames
+from executor.worker import frames, sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -28,7 +32,13 @@ _SPAWN_SECONDS: Final = 20.0
 _LAST_BREATH_SECONDS: Final = 1.0
 """Between closing its socket and being gone; V8 prints a stack trace in this time."""
 
-_OUT_OF_MEMORY: Final = re.compile(rb"out of memory|invalid (?:size|array length|table size)")
+_OUT_OF_MEMORY: Final = re.compile(
+    rb"out of memory|invalid (?:size|array length|table size)|bad_alloc|MemoryError"
+)
+
+OUT_OF_HEAP: Final = "it used more memory than a script may have"
+OUT_OF_CPU: Final = "it used more processor time than a script may have"
+"""What a worker died of; whoever knows the script can say how much that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,14 @@ class WorkerDied(Exception):
         self.outcome = outcome
 
 
+class Unconfined(WorkerDied):
+    """A worker was ended because it does without layers of the sandbox that it must have."""
+
+    def __init__(self, missing: tuple[sandbox.Missing, ...]) -> None:
+        super().__init__(Outcome.UNAVAILABLE, "; ".join(str(layer) for layer in missing))
+        self.missing = missing
+
+
 class Process(asyncio.Protocol):
     """A worker that is ready for requests, answered in the order in which they are asked.
 
@@ -61,6 +79,7 @@ class Process(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._greeting = asyncio.get_running_loop().create_future()
         self._sentence: Outcome | None = None
+        self._words = ""
         self._last_words = b""
         self._death: WorkerDied | None = None
 
@@ -70,7 +89,7 @@ class Process(asyncio.Protocol):
     greeting: dict[str, object]
 
     @classmethod
-    async def spawn(cls) -> Process:
+    async def spawn(cls, memory_bytes: int, *, wasm_fuel: int = 0) -> Process:
         """Start a worker and wait for its greeting.
 
         Raises:
@@ -83,7 +102,8 @@ class Process(asyncio.Protocol):
             ours.setblocking(False)
             process = cls()
             process._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-s", "-P", "-m", "executor.worker", str(os.getpid())),
+                *(sys.executable, "-s", "-P", "-m", "executor.worker"),
+                *(str(os.getpid()), str(memory_bytes), str(wasm_fuel)),
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -123,10 +143,24 @@ class Process(asyncio.Protocol):
         self._transport.write(frame)
         return future
 
-    def kill(self, sentence: Outcome) -> None:
+    @property
+    def report(self) -> Mapping[str, object]:
+        """The layers of its sandbox, as `sandbox.told` reads them."""
+        report = self.greeting.get("sandbox")
+        return report if isinstance(report, dict) else {}
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all its threads until now; 0 when it is gone."""
+        try:
+            # The kernel's number for the clock of another process; there is no name for it.
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except OSError:
+            return 0.0
+
+    def kill(self, sentence: Outcome, words: str = "") -> None:
         """End the process now; `sentence` is what its unanswered requests will be told."""
         if self._sentence is None and self._death is None:
-            self._sentence = sentence
+            self._sentence, self._words = sentence, words
             self._child.kill()
 
     async def ended(self) -> None:
@@ -208,15 +242,19 @@ class Process(asyncio.Protocol):
                 future.set_exception(death)
 
     def _judge(self, code: int) -> WorkerDied:
-        if _OUT_OF_MEMORY.search(self._last_words):
-            return WorkerDied(Outcome.OUT_OF_MEMORY, "it used more memory than a script may have")
+        # V8 says what it dies of, unless its allocator got no memory: that one just traps.
+        trapped = code == -signal.SIGTRAP and not self._last_words
+        if trapped or _OUT_OF_MEMORY.search(self._last_words):
+            return WorkerDied(Outcome.OUT_OF_MEMORY, OUT_OF_HEAP)
         match self._sentence:
             case Outcome.TIMED_OUT:
-                return WorkerDied(Outcome.TIMED_OUT, "it did not finish in time")
+                return WorkerDied(Outcome.TIMED_OUT, self._words or "it did not finish in time")
             case Outcome.OUT_OF_MEMORY:
                 return WorkerDied(
                     Outcome.OUT_OF_MEMORY, "it used more memory than a worker may have"
                 )
+            case None if code == -signal.SIGXCPU:
+                return WorkerDied(Outcome.TIMED_OUT, OUT_OF_CPU)
             case None if code == -signal.SIGKILL:
                 return WorkerDied(
                     Outcome.OUT_OF_MEMORY, "the worker was killed, most likely for its memory"

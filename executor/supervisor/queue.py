@@ -29,10 +29,12 @@ class Job:
     runs: tuple[RunRequest, ...] = ()
     loads: tuple[RunKey, ...] = ()
 
-    def answered(self, outcome: Outcome, message: str) -> tuple[RunResult, ...]:
+    def answered(
+        self, outcome: Outcome, message: str, *, duration_us: int = 0
+    ) -> tuple[RunResult, ...]:
         """The same answer to all that is asked here."""
         return (
-            *(RunResult(run.key, outcome, message) for run in self.runs),
+            *(RunResult(run.key, outcome, message, duration_us=duration_us) for run in self.runs),
             *(RunResult(key, outcome, message, load=True) for key in self.loads),
         )
 

@@ -21,6 +21,7 @@ from reconciler.core import session as machine
 from reconciler.core.runs import (
     Dispatch,
     ExecutorId,
+    Isolation,
     LogLine,
     Outcome,
     RunId,
@@ -60,6 +61,11 @@ _OUTCOMES = {
     pb.OUTCOME_CRASHED: Outcome.CRASHED,
     pb.OUTCOME_LOAD_FAILED: Outcome.LOAD_FAILED,
     pb.OUTCOME_UNAVAILABLE: Outcome.UNAVAILABLE,
+    pb.OUTCOME_CRASH_LOOP: Outcome.CRASH_LOOP,
+}
+_ISOLATIONS = {
+    Isolation.SHARED: pb.ISOLATION_UNSPECIFIED,
+    Isolation.STRICT: pb.ISOLATION_STRICT,
 }
 _LEVELS = {
     pb.LOG_LEVEL_DEBUG: "debug",
@@ -292,7 +298,14 @@ def _to_wire(dispatch: Dispatch) -> pb.RunScript:
                 wall_time_ms=script.limits.wall_time_ms,
                 output_bytes=script.limits.output_bytes,
                 writes=script.limits.writes,
+                heap_bytes=script.limits.heap_bytes,
+                fetches=script.limits.fetches,
+                state_bytes=script.limits.state_bytes,
+                cpu_time_ms=script.limits.cpu_time_ms,
+                wait_ms=script.limits.wait_ms,
             ),
+            isolation=_ISOLATIONS[script.isolation],
+            network_allow=script.network_allow,
             load=_key_to_wire(dispatch.load) if dispatch.load else None,
         ),
         runs=[pb.Run(key=_key_to_wire(key), activation=data) for key, data in dispatch.runs],
@@ -336,6 +349,8 @@ def _result(wire: pb.UpdateScriptStatus) -> RunResult:
         writes=tuple(_write(write) for write in wire.writes),
         duration_us=wire.duration_us,
         load=wire.load,
+        state=wire.state,
+        replies=wire.replies,
     )
 
 

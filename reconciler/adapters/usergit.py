@@ -6,9 +6,12 @@ the adapter for git, which trusts no configuration.
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
-from pathlib import Path
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from reconciler.errors import SourceInvalid
 
@@ -20,6 +23,10 @@ _FOREIGN = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_
 
 def run(folder: Path, *arguments: str) -> str:
     """What git prints. Raises `SourceInvalid` with git's own words."""
+    return _output(folder, *arguments).decode(errors="replace")
+
+
+def _output(folder: Path, *arguments: str) -> bytes:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -29,8 +36,6 @@ def run(folder: Path, *arguments: str) -> str:
                 "LC_ALL": "C.UTF-8",
             },
             capture_output=True,
-            text=True,
-            errors="replace",
             check=False,
             stdin=subprocess.DEVNULL,
             timeout=_TIMEOUT_SECONDS,
@@ -42,9 +47,37 @@ def run(folder: Path, *arguments: str) -> str:
             f"git {arguments[0]} did not end in {_TIMEOUT_SECONDS} s; try it by hand in {folder}"
         ) from None
     if done.returncode != 0:
-        said = done.stderr.strip()[:2000] or f"exit code {done.returncode}"
+        said = done.stderr.decode(errors="replace").strip()[:2000] or f"exit code {done.returncode}"
         raise SourceInvalid(f"git {arguments[0]} failed in {folder}: {said}")
     return done.stdout
+
+
+def files(folder: Path, commit: str, inside: PurePosixPath) -> dict[PurePosixPath, bytes]:
+    """The manifests and scripts of a commit below `inside`, by their paths from there.
+
+    Raises `SourceInvalid` for a commit that is not there, or too large to be meant.
+    """
+    if commit.startswith("-"):
+        raise SourceInvalid(f"{commit!r} is no commit")
+    names = [str(inside / name) for name in ("manifests", "scripts", "scriptops.yaml")]
+    archive = _output(
+        folder, "archive", "--format=tar", commit, "--", *_existing(folder, commit, names)
+    )
+    found: dict[PurePosixPath, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar:
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is not None:
+                found[PurePosixPath(member.name).relative_to(inside)] = content.read()
+    return found
+
+
+def _existing(folder: Path, commit: str, names: Sequence[str]) -> list[str]:
+    """Those of `names` that a commit has: git archive takes no others."""
+    listed = run(folder, "ls-tree", "-z", "--name-only", commit, "--", *names).split("\0")
+    if not any(listed):
+        raise SourceInvalid(f"{commit} has neither manifests nor scripts")
+    return [name for name in listed if name]
 
 
 def has_identity(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from reconciler.core import gitpaths, layout, yamldocs
+from reconciler.core import fixtures, gitpaths, layout, yamldocs
 from reconciler.errors import SourceInvalid
 from reconciler.ports.git import Refusal
 
@@ -52,8 +52,9 @@ def root_of(path: Path) -> Path:
     )
 
 
-def read(root: Path) -> WorkTree:
-    """Read what a revision made of the folder as it is now would deploy, and nothing else of it.
+def read(root: Path, *, tests: bool = False) -> WorkTree:
+    """Read what a revision made of the folder as it is now would deploy, and nothing else of it
+    but, where they are asked for, the tests of scripts.
 
     Raises `SourceInvalid` for a folder too large to be meant.
     """
@@ -66,7 +67,7 @@ def read(root: Path) -> WorkTree:
             raise SourceInvalid(f"{root} holds more than {MAX_FILES} files; name its repository")
         if isinstance(found, Refusal):
             refused.append(found)
-        elif _is_ours(path):
+        elif _is_ours(path) or (tests and fixtures.parse_path(path) is not None):
             content = _content(found, path)
             if isinstance(content, Refusal):
                 refused.append(content)

@@ -14,6 +14,8 @@ API_VERSION: Final = "hit.edu.cn/v1alpha1"
 # RFC 1123 label and subdomain: what the API server takes as a name.
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+# Kubernetes' quantities of bytes, as far as anybody writes them.
+SIZE = r"^[1-9][0-9]{0,9}(Ki|Mi)?$"
 # Go's duration syntax without signs, fractions and the sub-millisecond units.
 DURATION = r"^([0-9]{1,6}(ms|s|m|h)){1,4}$"
 
@@ -53,6 +55,15 @@ def duration(text: str) -> timedelta:
     return value
 
 
+def size(text: str) -> int:
+    """`"16Ki"` in bytes. Raises ValueError for anything that is not `SIZE`."""
+    match = re.fullmatch(SIZE, text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write it as 16Ki or 64Mi")
+    unit = match[1] or ""
+    return int(text.removesuffix(unit)) << {"": 0, "Ki": 10, "Mi": 20}[unit]
+
+
 def _check_duration(text: str) -> str:
     if duration(text) <= timedelta(0):
         raise ValueError(f"{text!r} must be longer than nothing")
@@ -60,6 +71,7 @@ def _check_duration(text: str) -> str:
 
 
 Duration = Annotated[str, Field(pattern=DURATION, max_length=32), AfterValidator(_check_duration)]
+Size = Annotated[str, Field(pattern=SIZE, max_length=12)]
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=1, max_length=253)]
 Namespace = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from reconciler.api.meta import (
     API_VERSION,
@@ -15,6 +17,9 @@ from reconciler.api.meta import (
     ObjectMeta,
     ObjectName,
     OpenModel,
+    Size,
+    duration,
+    size,
 )
 
 # A name that a script uses for a device. No more is refused than would hurt in a message or a key.
@@ -26,11 +31,68 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 # Neither spaces nor credentials: what stands before an @ would be shown in every status.
 REGISTER = r"^https?://[^\s@]+$"
 
+# A place on the network and all that is below it. No credentials, no query, nothing encoded: what
+# is compared must be written in one way only.
+PLACE = (
+    r"^https?://(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z]([-0-9A-Za-z._]{0,251}[0-9A-Za-z])?)"
+    r"(:[0-9]{1,5})?(/[-0-9A-Za-z._~!$&'()*+,;=:@/]*)?$"
+)
+LARGEST_PORT = 65_535
+# The state of a Script goes to the executor and back with every run that uses it.
+LARGEST_STATE = 1 << 20
+# Below the first V8 does not even start; the other is what one worker may hold in all.
+SMALLEST_HEAP = 8 << 20
+LARGEST_HEAP = 512 << 20
+# A run that waits is held in memory, and by the Script's next runs.
+LONGEST_WAIT = timedelta(minutes=10)
+
 Alias = Annotated[str, StringConstraints(pattern=ALIAS)]
 ArtifactName = Annotated[str, StringConstraints(pattern=ARTIFACT_NAME, min_length=1)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 EnvValue = Annotated[str, StringConstraints(max_length=32768)]
 Digest = Annotated[str, StringConstraints(pattern=DIGEST)]
+
+
+def _check_place(text: str) -> str:
+    host, _, path = text.partition("://")[2].partition("/")
+    port = re.search(r":([0-9]+)$", host)
+    if port is not None and not 1 <= int(port[1]) <= LARGEST_PORT:
+        raise ValueError(f"port {port[1]} does not exist; write one from 1 to {LARGEST_PORT}")
+    if {".", ".."} & set(path.split("/")) or "//" in f"/{path}":
+        raise ValueError(f"the path /{path} is not plain; write it without //, /./ and /../")
+    return text
+
+
+def _check_state(text: str) -> str:
+    if size(text) > LARGEST_STATE:
+        raise ValueError(f"{text} is more than a state may be; write at most 1Mi")
+    return text
+
+
+def _check_heap(text: str) -> str:
+    if not SMALLEST_HEAP <= size(text) <= LARGEST_HEAP:
+        raise ValueError(f"{text} is no heap for a script; write 8Mi to 512Mi")
+    return text
+
+
+def _check_wait(text: str) -> str:
+    if duration(text) > LONGEST_WAIT:
+        raise ValueError(f"{text} is too long to wait; write at most 10m")
+    return text
+
+
+Place = Annotated[
+    str, StringConstraints(pattern=PLACE, max_length=1024), AfterValidator(_check_place)
+]
+
+
+class Isolation(StrEnum):
+    SHARED = "Shared"
+    STRICT = "Strict"
+
+
+# A tree of files with an entry, and one file in gzip; what is inside is `scriptType`.
+PACKAGES = ("zip", "gz")
 
 
 class ScriptType(StrEnum):
@@ -39,8 +101,13 @@ class ScriptType(StrEnum):
 
     @property
     def ext(self) -> str:
-        """The extension of its artifacts."""
+        """The extension of an artifact that is one file, as it is."""
         return "js" if self is ScriptType.JS else "wasm"
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """All that its artifacts may have; of one version, one of them."""
+        return (self.ext, *PACKAGES)
 
 
 class Qos(StrEnum):
@@ -119,6 +186,39 @@ class Limits(Model):
     writes: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Staged writes. Default 100."
     )
+    heap: Annotated[Size, AfterValidator(_check_heap)] | None = Field(
+        default=None, description="Heap of one run, 8Mi to 512Mi. Default 64Mi."
+    )
+    cpu_time: Duration | None = Field(
+        default=None, description="Processor time of one run. Default wallTime."
+    )
+    fetches: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="Requests of one run. Default 16."
+    )
+    wait: Annotated[Duration, AfterValidator(_check_wait)] | None = Field(
+        default=None,
+        description=(
+            "How long one run may wait for all its requests, at most 10m; no part of `wallTime`. "
+            "Default 30s."
+        ),
+    )
+    state: Annotated[Size, AfterValidator(_check_state)] | None = Field(
+        default=None,
+        description="What `State` may hold for the Script, as JSON, at most 1Mi. Default 16Ki.",
+    )
+
+
+class Network(Model):
+    """Where its runs may fetch from, if the operator of the executor grants it too."""
+
+    allow: list[Place] = Field(
+        default_factory=list,
+        max_length=64,
+        description=(
+            "Places as `https://host[:port][/path-prefix]`; each stands for itself and all that "
+            "is below it. Absent: the script cannot fetch."
+        ),
+    )
 
 
 class ScriptSpec(Model):
@@ -133,6 +233,15 @@ class ScriptSpec(Model):
     manifest: ManifestRef
     execute_policy: ExecutePolicy = Field(default=ExecutePolicy())
     limits: Limits = Field(default=Limits())
+    network: Network = Field(default=Network())
+    isolation: Isolation = Field(
+        default=Isolation.SHARED,
+        strict=False,
+        description=(
+            "What keeps its runs apart: `Shared` is fresh module state on hardened intrinsics for "
+            "every run, `Strict` a fresh isolate for every run, which costs milliseconds."
+        ),
+    )
     suspend: bool = Field(default=False, description="Keep it deployed, but start no run.")
 
 

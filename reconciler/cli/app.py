@@ -9,7 +9,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from reconciler.cli import asking, checking, options, serving, starting, terminal
+from reconciler.cli import (
+    asking,
+    building,
+    checking,
+    options,
+    replaying,
+    running,
+    serving,
+    starting,
+    terminal,
+    testing,
+)
 from reconciler.cli.terminal import ExitCode
 from reconciler.errors import ScriptOpsError
 
@@ -26,6 +37,7 @@ for verb in (
     serving.demo,
     starting.init,
     checking.validate,
+    building.build,
     serving.up,
     asking.get,
     asking.trigger,
@@ -36,6 +48,13 @@ for verb in (
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     serving.executor
 )
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    serving.doctor
+)
+app.command()(running.run)
+app.command("test")(testing.run_tests)
+app.command()(replaying.replay)
+app.command("recordings")(replaying.recordings_verb)
 app.command()(starting.version)
 
 

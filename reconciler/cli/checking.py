@@ -11,8 +11,9 @@ from typing import Annotated, Final
 
 import typer
 
-from reconciler.adapters import worktree
+from reconciler.adapters import packages, worktree
 from reconciler.api.repository import RepositoryFile
+from reconciler.api.script import ScriptType
 from reconciler.cli import options, terminal
 from reconciler.cli.options import TextOutput
 from reconciler.cli.terminal import ExitCode
@@ -159,6 +160,7 @@ def check(path: Path, scope: Scope) -> Checked:
     manifests = ManifestSet(scope)
     manifests.update(changes)
     scripts: set[PurePosixPath] = set()
+    packed: list[tuple[PurePosixPath, ScriptType]] = []
     for script, content in files.items():
         parsed = layout.parse_script_path(script)
         if isinstance(parsed, Problem):
@@ -167,11 +169,23 @@ def check(path: Path, scope: Scope) -> Checked:
             scripts.add(script)
             problem = layout.script_problem(script, len(content), content)
             found.extend([problem] if problem is not None else [])
+            if problem is None and layout.is_package(script):
+                packed.append((script, _type_of(manifests, parsed)))
+    found.extend(packages.judge(root, packed))
     found.extend((*manifests.problems, *crosscheck(manifests, scripts)))
     inside = PurePosixPath(path.resolve().relative_to(root))
     problems = {p for p in found if p.path.is_relative_to(inside)}
     ordered = sorted(problems, key=lambda p: (p.path, p.line, p.pointer, p.message))
     return Checked(root, manifests, tuple(ordered), len(files))
+
+
+def _type_of(manifests: ManifestSet, script: layout.ScriptPath) -> ScriptType:
+    """What a package is to hold, as the Script says that runs it; JavaScript where none does."""
+    for desired in manifests.desired.values():
+        wanted = desired.script.manifest if desired.script is not None else None
+        if wanted is not None and (wanted.name, wanted.version) == (script.name, script.version):
+            return wanted.script_type
+    return ScriptType.JS
 
 
 def _tell(checked: Checked) -> None:

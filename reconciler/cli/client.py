@@ -59,6 +59,14 @@ class Client:
         except ObjectNotFound:
             return None
 
+    def recording(self, run_id: str) -> JsonObject:
+        """A run with its inputs. Raises `ObjectNotFound` for one that is not recorded."""
+        return self._call("GET", f"/runs/{urllib.parse.quote(run_id, safe='')}/recording")
+
+    def recorded_artifact(self, run_id: str) -> bytes:
+        """The bytes that a recorded run ran. Raises `ObjectNotFound`."""
+        return self._content("GET", f"/runs/{urllib.parse.quote(run_id, safe='')}/artifact")
+
     def trigger(self, script: ObjectKey, event: bytes) -> str:
         """Queue a run; its id."""
         path = "/".join(urllib.parse.quote(part, safe="") for part in script)
@@ -72,6 +80,16 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> JsonObject:
+        return mapping(_json(self._content(method, path, query=query, body=body), self._base))
+
+    def _content(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> bytes:
         url = f"{self._base}{API}{path}"
         if query:
             url = f"{url}?{urllib.parse.urlencode(query)}"
@@ -82,7 +100,7 @@ class Client:
             request.add_header("Content-Type", "application/json")
         try:
             with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-                content = response.read(_MAX_ANSWER_BYTES + 1)
+                return bytes(response.read(_MAX_ANSWER_BYTES + 1))
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal(error.code, error.read(_MAX_ANSWER_BYTES), url) from None
@@ -92,7 +110,6 @@ class Client:
                 f"no controller answers at {self._base} ({why}); start one with scriptops demo, "
                 "up or controller, or name another with --controller"
             ) from None
-        return mapping(_json(content, self._base))
 
 
 def _refusal(status: int, content: bytes, url: str) -> ScriptOpsError:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from reconciler.api.meta import DNS_LABEL
+from reconciler.api.script import Place
 from reconciler.settings import (
+    MOST_RECORDINGS,
     ClusterKind,
     LogFormat,
     LogLevel,
@@ -35,6 +38,17 @@ def _address(value: str) -> str:
         return str(parse_address(value)) if value else value
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _places(values: list[str]) -> list[str]:
+    for value in values:
+        try:
+            TypeAdapter(Place).validate_python(value)
+        except ValidationError:
+            raise typer.BadParameter(
+                f"{value!r} is not a place; write https://host[:port][/path-prefix]"
+            ) from None
+    return values
 
 
 def _namespace(value: str) -> str:
@@ -127,6 +141,27 @@ Registers = Annotated[
         "--allow-register",
         metavar="HOST[:PORT]",
         help="A register from which artifacts may be fetched. May be repeated.",
+    ),
+]
+Network = Annotated[
+    list[str],
+    typer.Option(
+        "--network-allow",
+        metavar="PLACE",
+        callback=_places,
+        help=(
+            "Where scripts may fetch from if their manifest names it too, as "
+            "https://host[:port][/path-prefix]. May be repeated."
+        ),
+    ),
+]
+Recordings = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=MOST_RECORDINGS,
+        help="Runs of each Script that are kept for scriptops replay; 0 keeps none.",
     ),
 ]
 LogFormatOption = Annotated[

@@ -22,6 +22,7 @@ from reconciler.ports.git import Remote
 from reconciler.settings import (
     DEFAULT_GRPC,
     DEFAULT_MQTT,
+    DEFAULT_RECORDINGS,
     DEFAULT_WEB,
     ClusterKind,
     LogFormat,
@@ -107,6 +108,8 @@ def up(
     cluster_name: options.ClusterName = "default",
     dev: options.Dev = False,
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
+    network_allow: options.Network = [],  # noqa: B006 - typer's spelling of "none given"
+    recordings: options.Recordings = DEFAULT_RECORDINGS,
     log_format: options.LogFormatOption = LogFormat.TEXT,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
@@ -131,6 +134,8 @@ def up(
         namespace=namespace,
         dev=dev or where.path is not None,
         registers=frozenset(allow_register),
+        network=tuple(network_allow),
+        recordings=recordings,
         log_format=log_format,
         log_level=log_level,
     )
@@ -158,6 +163,7 @@ def controller(
     dev: options.Dev = False,
     insecure_listen: options.InsecureListen = False,
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
+    recordings: options.Recordings = DEFAULT_RECORDINGS,
     log_format: options.LogFormatOption = LogFormat.TEXT,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
@@ -181,6 +187,7 @@ def controller(
         dev=dev,
         insecure_listen=insecure_listen,
         registers=frozenset(allow_register),
+        recordings=recordings,
         log_format=log_format,
         log_level=log_level,
     )
@@ -203,6 +210,16 @@ def executor(
         raise typer.BadParameter(str(error)) from None
     # Another program of the same installation: it shares nothing with this one but the wire.
     command = [sys.executable, "-m", "executor", controller_address, *context.args]
+    os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
+
+
+def doctor(context: typer.Context) -> None:
+    """Say which layers of the sandbox this machine has, and what the others need.
+
+    Exits with 1 when a layer is missing without which an executor refuses to run scripts. Options
+    are handed on; see scriptops doctor -- --help.
+    """
+    command = [sys.executable, "-m", "executor", "doctor", *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from typing import Final, TypeAlias
 
 from reconciler.adapters.git.address import redact
 from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
+
+# Of what a Script remembers; all of it is in `-o json`.
+STATE_CHARACTERS: Final = 60
 
 Cell: TypeAlias = Callable[[JsonObject, datetime], str]
 
@@ -156,6 +160,12 @@ def _short(length: int, *path: str) -> Cell:
     return lambda item, now: at(item, now).removeprefix("sha256:")[:length]
 
 
+def _state(item: JsonObject, _now: datetime) -> str:
+    entries = [f"{key}={json.dumps(value)}" for key, value in mapping(item.get("state")).items()]
+    line = " ".join(entries)
+    return (line if len(line) <= STATE_CHARACTERS else f"{line[: STATE_CHARACTERS - 1]}…") or "-"
+
+
 def _took(item: JsonObject, _now: datetime) -> str:
     micros = item.get("durationMicroseconds")
     return f"{micros / 1000:.1f}ms" if isinstance(micros, int | float) else "-"
@@ -187,6 +197,7 @@ _COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("FAILURES", _at("status", "failures")),
         Column("AGE", _since("metadata", "creationTimestamp")),
         Column("DIGEST", _short(12, "status", "digest"), wide=True),
+        Column("STATE", _state, wide=True),
         Column("MESSAGE", _at("status", "message"), wide=True),
         Column("READY MESSAGE", _condition("message"), wide=True),
     ),

@@ -56,6 +56,13 @@ def line(text: str, *, stderr: bool = False) -> None:
     typer.echo(clean(text), err=stderr)
 
 
+def styled(lines: Iterable[tuple[str, str]]) -> None:
+    """Lines to stdout, each with a style that a terminal shows and a pipe does not get."""
+    out = console()
+    for text, style in lines:
+        out.print(Text(clean(text), style=style))
+
+
 def fail(message: str) -> typer.Exit:
     """Say what went wrong; `raise` what comes back."""
     line(f"error: {message}", stderr=True)

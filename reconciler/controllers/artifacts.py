@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
-from reconciler.api.script import ScriptSpec
+from reconciler.api.script import ManifestRef, ScriptSpec, ScriptType
 from reconciler.controllers.world import World
+from reconciler.core import layout
 from reconciler.core.objects import ObjectKey
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord, ready_digest
-from reconciler.errors import Stalled, Waiting
+from reconciler.errors import ArtifactNotFound, Stalled, Waiting
 from reconciler.ports.registers import Registers
 from reconciler.ports.registry import ArtifactRef, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Bytes that `Registry.read` has, and the extension that says what they are."""
+
+    digest: str
+    ext: str
 
 
 class Artifacts:
@@ -34,30 +44,30 @@ class Artifacts:
         self._registry = registry
         self._registers = registers
         self._is_synced = is_synced
-        self._fetched: dict[tuple[str, str, str, str], str] = {}
+        self._fetched: dict[tuple[str, str, str, ScriptType], Found] = {}
         # Which Scripts run what, so that new bytes find them.
         self._users: dict[ArtifactRef, set[ObjectKey]] = {}
-        self._uses: dict[ObjectKey, ArtifactRef] = {}
+        self._uses: dict[ObjectKey, tuple[ArtifactRef, ...]] = {}
 
-    async def digest(self, record: ScriptRecord, spec: ScriptSpec) -> str:
-        """The digest of bytes that `Registry.read` has.
+    async def find(self, record: ScriptRecord, spec: ScriptSpec) -> Found:
+        """The artifact that the Script runs.
 
-        Raises `Stalled` with reason NoRegister, ArtifactNotFound, DigestMismatch or Forbidden;
-        `Waiting` while the repository has not been read yet; `SourceUnavailable`.
+        Raises `Stalled` with reason NoRegister, ArtifactNotFound, VersionTwice, DigestMismatch or
+        Forbidden; `Waiting` while the repository has not been read yet; `SourceUnavailable`.
         """
         if spec.manifest.register_url is None:
-            digest = self._own(record, spec)
+            found = self._own(record, spec)
         else:
-            digest = await self._foreign(record, spec, spec.manifest.register_url)
-        if spec.manifest.digest is not None and spec.manifest.digest != digest:
+            found = await self._foreign(record, spec.manifest, spec.manifest.register_url)
+        if spec.manifest.digest is not None and spec.manifest.digest != found.digest:
             raise Stalled(
-                f"the artifact is {digest}, the manifest asks for {spec.manifest.digest}; "
+                f"the artifact is {found.digest}, the manifest asks for {spec.manifest.digest}; "
                 "correct spec.manifest.digest or publish the bytes it names",
                 reason="DigestMismatch",
             )
-        return digest
+        return found
 
-    def _own(self, record: ScriptRecord, spec: ScriptSpec) -> str:
+    def _own(self, record: ScriptRecord, spec: ScriptSpec) -> Found:
         owner = self._world.repository(record.repository_uid) if record.repository_uid else None
         if owner is None:
             raise Stalled(
@@ -65,11 +75,17 @@ class Artifacts:
                 "repository that scriptops deploys",
                 reason="NoRegister",
             )
-        ref = artifact_ref(owner, spec)
-        self._use(record.key, ref)
-        artifact = self._registry.resolve(ref)
-        if artifact is not None:
-            return artifact.digest
+        refs = artifact_refs(owner, spec)
+        self._use(record.key, refs)
+        artifacts = [it for ref in refs if (it := self._registry.resolve(ref)) is not None]
+        if len(artifacts) > 1:
+            raise Stalled(
+                f"{' and '.join(it.ref.file for it in artifacts)} are one version; "
+                "nobody can tell which is meant, so keep one",
+                reason="VersionTwice",
+            )
+        if artifacts:
+            return Found(artifacts[0].digest, artifacts[0].ref.ext)
         if not self._is_synced(owner.key):
             raise Waiting(
                 f"ScriptRepository {owner.key} has not been read yet",
@@ -77,7 +93,7 @@ class Artifacts:
                 requeue_after=timedelta(seconds=30),
             )
         raise Stalled(
-            f"scripts/{ref.file} is not in ScriptRepository {owner.key}; add it, or correct "
+            f"scripts/{refs[0].file} is not in ScriptRepository {owner.key}; add it, or correct "
             "spec.manifest.name and version",
             reason="ArtifactNotFound",
         )
@@ -88,37 +104,54 @@ class Artifacts:
 
     def release(self, script: ObjectKey) -> None:
         """The Script is gone."""
-        ref = self._uses.pop(script, None)
-        if ref is not None:
+        for ref in self._uses.pop(script, ()):
             self._users[ref].discard(script)
             if not self._users[ref]:
                 del self._users[ref]
 
-    def _use(self, script: ObjectKey, ref: ArtifactRef) -> None:
-        if self._uses.get(script) != ref:
+    def _use(self, script: ObjectKey, refs: tuple[ArtifactRef, ...]) -> None:
+        if self._uses.get(script) != refs:
             self.release(script)
-            self._uses[script] = ref
-            self._users.setdefault(ref, set()).add(script)
+            self._uses[script] = refs
+            for ref in refs:
+                self._users.setdefault(ref, set()).add(script)
 
-    async def _foreign(self, record: ScriptRecord, spec: ScriptSpec, register: str) -> str:
-        manifest = spec.manifest
-        place = (register, manifest.name, manifest.version, manifest.script_type.ext)
-        digest = self._fetched.get(place)
-        if digest is None:
-            # Fetched before a restart, for this very spec.
-            digest = ready_digest(record) or None
-        if digest is None or self._registry.read(digest) is None:
-            digest = self._registry.store(await self._registers.fetch(*place))
-        self._fetched[place] = digest
-        return digest
+    async def _foreign(self, record: ScriptRecord, manifest: ManifestRef, register: str) -> Found:
+        place = (register, manifest.name, manifest.version, manifest.script_type)
+        found = self._fetched.get(place) or self._fetched_before(record, manifest)
+        if found is None or self._registry.read(found.digest) is None:
+            found = await self._fetch(register, manifest)
+        self._fetched[place] = found
+        return found
+
+    def _fetched_before(self, record: ScriptRecord, manifest: ManifestRef) -> Found | None:
+        """What this very spec ran before a restart."""
+        digest = ready_digest(record)
+        content = self._registry.read(digest) if digest else None
+        if content is None:
+            return None
+        return Found(digest, layout.extension_of(content, manifest.script_type))
+
+    async def _fetch(self, register: str, manifest: ManifestRef) -> Found:
+        """The first that is there, of all that the version may be."""
+        missing: ArtifactNotFound | None = None
+        for ext in manifest.script_type.extensions:
+            try:
+                content = await self._registers.fetch(
+                    register, manifest.name, manifest.version, ext
+                )
+            except ArtifactNotFound as error:
+                missing = missing or error
+            else:
+                return Found(self._registry.store(content), ext)
+        assert missing is not None  # noqa: S101 - a type has extensions
+        raise missing
 
 
-def artifact_ref(owner: RepositoryRecord, spec: ScriptSpec) -> ArtifactRef:
-    manifest = spec.manifest
-    return ArtifactRef(
-        owner.key.namespace,
-        owner.key.name,
-        manifest.name,
-        manifest.version,
-        manifest.script_type.ext,
+def artifact_refs(owner: RepositoryRecord, spec: ScriptSpec) -> tuple[ArtifactRef, ...]:
+    """Where the artifact may stand."""
+    name, version = spec.manifest.name, spec.manifest.version
+    return tuple(
+        ArtifactRef(owner.key.namespace, owner.key.name, name, version, ext)
+        for ext in spec.manifest.script_type.extensions
     )

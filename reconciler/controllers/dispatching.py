@@ -7,16 +7,18 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import NamedTuple
 
-from reconciler.api.meta import duration
+from reconciler.api.meta import duration, size
 from reconciler.api.script import ScriptSpec
+from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.triggering import Triggering, new_run_id
 from reconciler.controllers.world import World
 from reconciler.core import activation
 from reconciler.core.objects import ObjectKey
-from reconciler.core.runqueue import RunQueue
+from reconciler.core.runqueue import QUANTUM, RunQueue
 from reconciler.core.runs import (
     DEFAULT_LIMITS,
     Dispatch,
@@ -47,12 +49,16 @@ MAX_ACTIVATION = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runnable:
-    """A Script as it is dispatched: what the executor is told, and the grants its writes need."""
+    """A Script as it is dispatched: what the executor is told, and the grants its writes need.
+
+    `secrets` are names of its environment whose values came from Secrets.
+    """
 
     ref: ScriptRef
     uid: str
     spec: ScriptSpec
     revision: str
+    secrets: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +68,10 @@ class InFlight:
     executor: ExecutorId
     deadline: float
     tries: int = 1
+    # What the Script remembered when the run was dispatched.
+    state: bytes = b""
+    # As it was sent, for the recording.
+    activation: bytes = b""
 
 
 # (namespace, digest): what is loaded, because a worker serves one namespace.
@@ -84,16 +94,24 @@ class _Load(NamedTuple):
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:
-    wall = spec.limits.wall_time
+    limits, default = spec.limits, DEFAULT_LIMITS
     return RunLimits(
-        wall_time_ms=int(duration(wall).total_seconds() * 1000)
-        if wall
-        else DEFAULT_LIMITS.wall_time_ms,
-        output_bytes=DEFAULT_LIMITS.output_bytes
-        if spec.limits.output_bytes is None
-        else spec.limits.output_bytes,
-        writes=DEFAULT_LIMITS.writes if spec.limits.writes is None else spec.limits.writes,
+        wall_time_ms=_milliseconds(limits.wall_time) or default.wall_time_ms,
+        output_bytes=limits.output_bytes or default.output_bytes,
+        writes=limits.writes or default.writes,
+        heap_bytes=size(limits.heap) if limits.heap else default.heap_bytes,
+        fetches=limits.fetches or default.fetches,
+        state_bytes=size(limits.state) if limits.state else default.state_bytes,
+        # Who gives a script more time means time to compute.
+        cpu_time_ms=_milliseconds(limits.cpu_time)
+        or _milliseconds(limits.wall_time)
+        or default.cpu_time_ms,
+        wait_ms=_milliseconds(limits.wait) or default.wait_ms,
     )
+
+
+def _milliseconds(text: str | None) -> int:
+    return int(duration(text) / timedelta(milliseconds=1)) if text else 0
 
 
 class Dispatcher:
@@ -103,7 +121,8 @@ class Dispatcher:
     sent it. A run whose executor is lost ends as `Lost`: it may have run or not, and is not
     repeated. One that an executor says it did not begin is given to another. The runs of one
     Script do not overlap: results are handed on one at a time, in the order in which they came,
-    and more is dispatched when the effects of all that was in flight are done.
+    and more is dispatched when the effects of all that was in flight are done. A run that went by
+    what its Script does not remember so any more is run again instead of being handed on.
     """
 
     def __init__(
@@ -111,6 +130,7 @@ class Dispatcher:
         world: World,
         queue: RunQueue,
         sessions: SessionServer,
+        memory: Memory,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -119,6 +139,7 @@ class Dispatcher:
         self._world = world
         self._queue = queue
         self._sessions = sessions
+        self._memory = memory
         self._clock = clock
         self._metrics = metrics
         self._epoch = epoch
@@ -262,8 +283,12 @@ class Dispatcher:
     def _fill(self, executor: _Executor) -> None:
         dispatches = self._load_dispatches(executor)
         dispatches += self._second_tries(executor, executor.credit - len(dispatches))
-        blocked = _OfOtherTypes(self._runnables, executor.info.script_types)
-        for group in self._queue.take(executor.credit - len(dispatches), blocked=blocked):
+        groups = self._queue.take(
+            executor.credit - len(dispatches),
+            blocked=_OfOtherTypes(self._runnables, executor.info.script_types),
+            single=_Single(self._runnables, self._memory),
+        )
+        for group in groups:
             dispatch = self._dispatch(executor, group)
             if dispatch is not None:
                 dispatches.append(dispatch)
@@ -292,6 +317,9 @@ class Dispatcher:
     def _second_tries(self, executor: _Executor, room: int) -> list[Dispatch]:
         """Runs that came back, except those that another executor than this one should take."""
         dispatches: list[Dispatch] = []
+        if not self._returned:
+            return dispatches
+        busy = {f.run.script for f in self._in_flight.values()} | self._ended.keys()
         for flight in list(self._returned.values()):
             script_type = flight.runnable.ref.script_type
             if len(dispatches) >= room:
@@ -301,6 +329,10 @@ class Dispatcher:
                 and self._others_can_run(script_type, but=executor.info.id)
             ):
                 continue
+            if self._is_single(flight.runnable):
+                if flight.run.script in busy:
+                    continue
+                busy.add(flight.run.script)
             del self._returned[flight.run.key.run_id]
             dispatch = self._dispatch(executor, [flight.run], tries=flight.tries + 1)
             if dispatch is not None:
@@ -326,14 +358,17 @@ class Dispatcher:
                 continue
             if not runs:
                 self.triggering.dispatched(run)
+            state = self._memory.of(run.uid)
+            data = self._activation(run, runnable, state)
             flight = InFlight(
                 run=run,
                 runnable=runnable,
                 executor=executor.info.id,
                 deadline=self._deadline(runnable, len(group)),
                 tries=tries,
+                state=state,
+                activation=data,
             )
-            data = self._activation(run, runnable)
             if len(data) > MAX_ACTIVATION:
                 message = f"its event and the devices it reads are more than {MAX_ACTIVATION} bytes"
                 self._finish(flight, _failed(flight, Outcome.DENIED, message))
@@ -343,10 +378,15 @@ class Dispatcher:
         return Dispatch(runnable.ref, tuple(runs)) if runnable is not None and runs else None
 
     def _deadline(self, runnable: Runnable, runs: int) -> float:
-        wall = runnable.ref.limits.wall_time_ms / 1000
-        return self._clock.monotonic() + ANSWER_GRACE + wall * (runs + 1)
+        limits = runnable.ref.limits
+        wall = limits.wall_time_ms / 1000
+        if runnable.ref.network_allow:
+            # It is run again after each wait, and its last wait may have been just begun.
+            wall *= 1 + limits.fetches
+        waits = limits.wait_ms / 1000 if runnable.ref.network_allow else 0.0
+        return self._clock.monotonic() + ANSWER_GRACE + wall * (runs + 1) + waits
 
-    def _activation(self, run: Run, runnable: Runnable) -> bytes:
+    def _activation(self, run: Run, runnable: Runnable, state: bytes) -> bytes:
         namespace = run.script.namespace
         return activation.build(
             run,
@@ -354,7 +394,11 @@ class Dispatcher:
             device=lambda name: self._world.device(ObjectKey(namespace, name)),
             model=self._world.model,
             now=self._clock.now(),
+            state=state,
         )
+
+    def _is_single(self, runnable: Runnable) -> bool:
+        return self._memory.is_single(runnable.uid, is_fetching=bool(runnable.ref.network_allow))
 
     def _return(self, flight: InFlight) -> None:
         """The same attempt, with another executor where there is one."""
@@ -362,6 +406,14 @@ class Dispatcher:
         del self._in_flight[run_id]
         self._returned[run_id] = replace(flight, deadline=self._deadline(flight.runnable, 1))
         self.wake()
+
+    def _again(self, flight: InFlight) -> None:
+        """Run it once more: what it went by had changed meanwhile, so it has not happened."""
+        # As long as all that may be in front of it; with any executor, and as the same try.
+        deadline = self._deadline(flight.runnable, QUANTUM)
+        self._returned[flight.run.key.run_id] = replace(
+            flight, executor=ExecutorId(""), deadline=deadline, tries=flight.tries - 1
+        )
 
     def _give_up(self, flights: Sequence[InFlight], outcome: Outcome, why: str) -> None:
         for flight in flights:
@@ -381,6 +433,10 @@ class Dispatcher:
         """One after the other: of two writes to one property the later one stays."""
         while ended:
             flight, result = ended[0]
+            if self._memory.is_stale(flight.run.uid, flight.state, result):
+                self._again(flight)
+                ended.popleft()
+                continue
             try:
                 await self.on_finished(flight, result)
             except Exception:
@@ -411,6 +467,20 @@ class Dispatcher:
 
 def _failed(flight: InFlight, outcome: Outcome, message: str) -> RunResult:
     return RunResult(key=flight.run.key, outcome=outcome, message=message)
+
+
+class _Single:
+    """The Scripts whose runs go one at a time, as the container `RunQueue.take` asks."""
+
+    def __init__(self, runnables: dict[ObjectKey, Runnable], memory: Memory) -> None:
+        self._runnables = runnables
+        self._memory = memory
+
+    def __contains__(self, script: object) -> bool:
+        runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
+        return runnable is not None and self._memory.is_single(
+            runnable.uid, is_fetching=bool(runnable.ref.network_allow)
+        )
 
 
 class _OfOtherTypes:

@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 
 from reconciler.controllers.dispatching import InFlight
 from reconciler.controllers.effects import DesiredWriter, Effects
+from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import RunLog
 from reconciler.controllers.scripts import Scripts
+from reconciler.core.recordings import Recording
 from reconciler.core.runs import Cause, LogLine, Outcome, RunRecord, RunResult
 from reconciler.core.scripts import LastRun
+from reconciler.errors import Transient
 from reconciler.ports.clock import Clock
+from reconciler.ports.recordings import Recordings
+
+# Twice what a manifest can grant: no executor that keeps to it sends as much.
+MAX_STATE = 2 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -24,11 +31,16 @@ class Finisher:
     runs: RunLog
     clock: Clock
     metrics: Metrics
+    memory: Memory
+    # None where the operator wants none.
+    recordings: Recordings | None = None
     listeners: list[Callable[[RunRecord], None]] = field(default_factory=list)
 
     async def finish(self, flight: InFlight, result: RunResult) -> None:
         effects = await self.writer.perform(flight, result) if result.writes else Effects()
         outcome, message = _judged(result, effects)
+        if outcome is Outcome.SUCCEEDED and result.state:
+            outcome, message = await self._remember(flight, result.state)
         run, now = flight.run, self.clock.now()
         if run.cause is Cause.READ_CHANGE and effects.changed:
             self.metrics.effect_latency_seconds.observe(max(now - run.created_at, 0.0))
@@ -51,6 +63,17 @@ class Finisher:
             logs=tuple(LogLine(*line) for line in result.logs),
         )
         self.runs.add(record)
+        if self.recordings is not None and flight.activation:
+            self.recordings.put(
+                Recording(
+                    ref=flight.runnable.ref,
+                    uid=run.uid,
+                    secrets=flight.runnable.secrets,
+                    activation=flight.activation,
+                    result=result,
+                    record=record,
+                )
+            )
         self.scripts.run_finished(
             run.script,
             run.uid,
@@ -67,6 +90,21 @@ class Finisher:
         )
         for listener in self.listeners:
             listener(record)
+
+    async def _remember(self, flight: InFlight, state: bytes) -> tuple[Outcome, str]:
+        """Keep what the Script is to remember: after the effects, so that a crash in between
+        repeats them and does not lose them.
+        """
+        run = flight.run
+        if not self.scripts.is_present(run.script, run.uid):
+            return Outcome.SUCCEEDED, ""
+        if len(state) > MAX_STATE:
+            return Outcome.DENIED, f"its state is more than {MAX_STATE} bytes"
+        try:
+            await self.memory.keep(run.uid, state)
+        except Transient as error:
+            return Outcome.UNAVAILABLE, f"its state could not be kept: {error}"
+        return Outcome.SUCCEEDED, ""
 
 
 def _judged(result: RunResult, effects: Effects) -> tuple[Outcome, str]:

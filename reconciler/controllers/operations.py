@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
+import orjson
+
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
@@ -18,6 +20,7 @@ from reconciler.core.runs import Cause, RunId, RunRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.twins import DeviceRecord
 from reconciler.errors import Forbidden, ObjectNotFound, Waiting
+from reconciler.ports.recordings import Recordings
 
 # Finished runs that are remembered, about 1 KB each without logs.
 REMEMBERED_RUNS = 10_000
@@ -76,6 +79,8 @@ class ControllerOperations:
         *,
         queue_depth: Callable[[], int],
         not_ready: Callable[[], Sequence[str]],
+        state_of: Callable[[str], bytes],
+        recordings: Recordings | None = None,
     ) -> None:
         self._world = world
         self._triggering = triggering
@@ -83,12 +88,18 @@ class ControllerOperations:
         self._runs = runs
         self._queue_depth = queue_depth
         self._not_ready = not_ready
+        self._state_of = state_of
+        self._recordings = recordings
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]:
-        return _documents(self._world.scripts, namespace)
+        states = {r.key: s for r in self._world.scripts if (s := self._state_of(r.uid))}
+        return [
+            {**document, "state": orjson.loads(states[key])} if key in states else document
+            for key, document in _documents(self._world.scripts, namespace)
+        ]
 
     def repositories(self, namespace: str | None = None) -> Sequence[JsonObject]:
-        return _documents(self._world.repositories, namespace)
+        return [document for _, document in _documents(self._world.repositories, namespace)]
 
     def devices(self, namespace: str | None = None) -> Sequence[JsonObject]:
         keys = sorted(self._world.devices.keys())
@@ -104,6 +115,19 @@ class ControllerOperations:
     def run(self, run_id: RunId) -> JsonObject | None:
         record = self._runs.get(run_id)
         return None if record is None else _run(record)
+
+    async def recording(self, run_id: RunId) -> JsonObject | None:
+        return None if self._recordings is None else await self._recordings.get(run_id)
+
+    async def recordings(
+        self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
+    ) -> Sequence[JsonObject]:
+        if self._recordings is None:
+            return ()
+        return await self._recordings.newest(namespace=namespace, script=script, limit=limit)
+
+    async def recorded_artifact(self, digest: str) -> bytes | None:
+        return None if self._recordings is None else await self._recordings.artifact(digest)
 
     async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
         record = self._world.scripts.get(script)
@@ -194,9 +218,9 @@ class ControllerOperations:
 
 def _documents(
     records: Iterable[ScriptRecord] | Iterable[RepositoryRecord], namespace: str | None
-) -> Sequence[JsonObject]:
+) -> Sequence[tuple[ObjectKey, JsonObject]]:
     found = [(r.key, r.document) for r in records if namespace in {None, r.key.namespace}]
-    return [document for _, document in sorted(found, key=lambda pair: pair[0])]
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def _version(key: ObjectKey, uid: str, resource_version: str) -> dict[str, Json]:

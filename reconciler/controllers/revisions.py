@@ -149,8 +149,8 @@ class Revisions:
         )
         by_path = {change.path: change for change in diff.changes}
         rules = by_path.get(layout.REPOSITORY_FILE)
-        if rules is not None and before is not None:
-            # What is passed over may be anything: read it all again, but prune by what was known.
+        if before is not None and (rules is not None or self._frees_a_version(diff.changes)):
+            # What was passed over may be anything: read it all again, but prune by what was known.
             gone = frozenset(self._manifests.desired)
             self._forget()
             reading = await self._take(None, commit)
@@ -190,6 +190,13 @@ class Revisions:
             changed.references | (lacked - self._check.without_artifact),
             frozenset(published),
             is_first=before is None,
+        )
+
+    def _frees_a_version(self, changes: Iterable[FileChange]) -> bool:
+        """Whether a file leaves for which another, that is there, was refused."""
+        return any(
+            change.blob is None and not self._files.isdisjoint(layout.rival_paths(change.path))
+            for change in changes
         )
 
     def _in_folder(self, diff: TreeDiff) -> TreeDiff:
@@ -243,10 +250,13 @@ class Revisions:
         return taken
 
     async def _take_scripts(
-        self, changes: Iterable[FileChange], refused: Mapping[PurePosixPath, Problem]
+        self,
+        changes: Collection[FileChange],
+        refused: Mapping[PurePosixPath, Problem],
     ) -> tuple[Mapping[PurePosixPath, bool], Collection[ArtifactRef]]:
         """Publish what is new; whether each path is there now, and the refs with new bytes."""
         present: dict[PurePosixPath, bool] = dict.fromkeys(refused, False)
+        came = {change.path: change.blob is not None for change in changes}
         items: list[tuple[PurePosixPath, ArtifactRef, bytes]] = []
         wanted: list[FileChange] = []
         for change in changes:
@@ -269,12 +279,44 @@ class Revisions:
                 continue
             present[change.path] = True
             self._leaving.discard(self._ref(parsed))
+            problem = self._only_one(change.path, self._ref(parsed), came)
+            if problem is not None:
+                self._file_problems[change.path] = (problem,)
+                continue
             items.append((change.path, self._ref(parsed), content))
             if len(items) >= READ_AT_ONCE:
                 published |= await self._publish(items)
                 items.clear()
         published |= await self._publish(items)
         return present, published
+
+    def _only_one(
+        self, path: PurePosixPath, ref: ArtifactRef, came: Mapping[PurePosixPath, bool]
+    ) -> Problem | None:
+        """Why `path` may not be published beside another file of the same version.
+
+        `came` says of files of this revision whether they came or went.
+        """
+        for other in sorted(layout.rival_paths(path)):
+            rival = ref._replace(ext=other.suffix[1:])
+            is_here = came.get(other, other in self._files)
+            if not is_here and self._registry.resolve(rival) is None:
+                continue
+            if not is_here and (self._replace_versions or not self._in_use(rival)):
+                self._registry.remove(rival)
+                self._leaving.discard(rival)
+                continue
+            if is_here and path < other:
+                continue
+            message = (
+                f"{other} is the same version; keep one"
+                if is_here
+                else f"{ref.version} was published as {other}; a version is immutable: "
+                f"name the file otherwise, and set spec.manifest.version"
+            )
+            reason = "VersionTwice" if is_here else "VersionImmutable"
+            return Problem(path=path, line=0, pointer="", reason=reason, message=message)
+        return None
 
     async def _publish(
         self, items: Collection[tuple[PurePosixPath, ArtifactRef, bytes]]

@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from reconciler.api.script import ScriptSpec, ScriptStatus
-from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.artifacts import Artifacts, Found
 from reconciler.controllers.dispatching import Dispatcher, Runnable, limits_of
 from reconciler.controllers.events import Events
 from reconciler.controllers.loop import KeyLoop
+from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.statuses import ScriptStatuses
@@ -20,7 +21,7 @@ from reconciler.controllers.world import World
 from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import SCRIPTS, ObjectKey
-from reconciler.core.runs import Outcome, RunResult, ScriptRef
+from reconciler.core.runs import Isolation, Outcome, RunResult, ScriptRef
 from reconciler.core.scripts import (
     LastRun,
     RunFacts,
@@ -63,6 +64,7 @@ class Scripts:
         dispatcher: Dispatcher,
         statuses: ScriptStatuses,
         events: Events,
+        memory: Memory,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -73,6 +75,7 @@ class Scripts:
         self._dispatcher = dispatcher
         self._statuses = statuses
         self._events = events
+        self._memory = memory
         self._clock = clock
         self._facts: dict[str, RunFacts] = {}
         # By (namespace, digest): None while good, else why it cannot be loaded.
@@ -127,6 +130,11 @@ class Scripts:
             for key in keys:
                 self.loop.add(key)
 
+    def is_present(self, key: ObjectKey, uid: str) -> bool:
+        """Whether this very Script still exists."""
+        record = self._world.scripts.get(key)
+        return record is not None and record.uid == uid
+
     def run_finished(self, key: ObjectKey, uid: str, last: LastRun) -> None:
         """Take the result of a run into the status; those of an earlier object are dropped."""
         record = self._world.scripts.get(key)
@@ -153,10 +161,11 @@ class Scripts:
         digest = ""
         requeue: timedelta | None = None
         try:
-            spec, digest = await self._prepare(record)
+            spec, found = await self._prepare(record)
+            digest = found.digest
             if not self._is_current(record):
                 return Result()
-            verdict = self._subscribe(record, spec, digest)
+            verdict = self._subscribe(record, spec, found)
         except _Loading:
             return Result(timedelta(seconds=LOAD_PATIENCE))
         except Waiting as error:
@@ -177,15 +186,16 @@ class Scripts:
         live = self._world.scripts.get(record.key)
         return live is not None and (live.uid, live.generation) == (record.uid, record.generation)
 
-    async def _prepare(self, record: ScriptRecord) -> tuple[ScriptSpec, str]:
-        """The spec and the digest of an artifact that is here and loads."""
+    async def _prepare(self, record: ScriptRecord) -> tuple[ScriptSpec, Found]:
+        """The spec and an artifact that is here and loads."""
         if record.spec is None:
             raise Stalled(record.problem, reason="InvalidSpec")
-        digest = await self._artifacts.digest(record, record.spec)
-        self._require_loaded(record, record.spec, digest)
-        return record.spec, digest
+        found = await self._artifacts.find(record, record.spec)
+        self._require_loaded(record, record.spec, found)
+        return record.spec, found
 
-    def _require_loaded(self, record: ScriptRecord, spec: ScriptSpec, digest: str) -> None:
+    def _require_loaded(self, record: ScriptRecord, spec: ScriptSpec, found: Found) -> None:
+        digest = found.digest
         place = (record.key.namespace, digest)
         if place not in self._loaded and ready_digest(record) == digest:
             self._loaded[place] = None
@@ -196,7 +206,7 @@ class Scripts:
             return
         self._waiting_for.setdefault(place, set()).add(record.key)
         script_type = spec.manifest.script_type.value
-        self._dispatcher.load(_ref(record.key, spec, digest))
+        self._dispatcher.load(_ref(record.key, spec, found))
         if not self._dispatcher.can_run(script_type):
             raise Waiting(
                 f"no executor for {script_type} is connected",
@@ -212,14 +222,14 @@ class Scripts:
             requeue_after=timedelta(minutes=1),
         )
 
-    def _subscribe(self, record: ScriptRecord, spec: ScriptSpec, digest: str) -> Verdict:
+    def _subscribe(self, record: ScriptRecord, spec: ScriptSpec, found: Found) -> Verdict:
         if spec.suspend:
             self._stop(record)
             return conditions.ready("Suspended", "deployed; runs are suspended")
         self._dispatcher.put(
             record.key,
             Runnable(
-                ref=_ref(record.key, spec, digest),
+                ref=_ref(record.key, spec, found),
                 uid=record.uid,
                 spec=spec,
                 revision=record.revision,
@@ -230,12 +240,12 @@ class Scripts:
                 key=record.key,
                 uid=record.uid,
                 generation=record.generation,
-                digest=digest,
+                digest=found.digest,
                 reads=frozenset(spec.read_selector.match_names.values()),
                 read_change=spec.execute_policy.read_change,
                 run_on_deploy=spec.execute_policy.run_on_deploy,
             ),
-            adopt=ready_digest(record) == digest,
+            adopt=ready_digest(record) == found.digest,
         )
         return conditions.ready("Deployed", f"runs {spec.manifest.name} {spec.manifest.version}")
 
@@ -246,6 +256,7 @@ class Scripts:
     def _gone(self, record: ScriptRecord) -> None:
         self._triggering.forget(record.key, record.uid)
         self._dispatcher.remove(record.key)
+        self._memory.forget(record.uid)
         self._artifacts.release(record.key)
         self._statuses.forget(record.key)
         self._facts.pop(record.uid, None)
@@ -281,14 +292,16 @@ class Scripts:
         )
 
 
-def _ref(key: ObjectKey, spec: ScriptSpec, digest: str) -> ScriptRef:
+def _ref(key: ObjectKey, spec: ScriptSpec, found: Found) -> ScriptRef:
     manifest = spec.manifest
     return ScriptRef(
         key=key,
-        digest=digest,
+        digest=found.digest,
         script_type=manifest.script_type.value,
-        file=f"{manifest.name}/{manifest.version}.{manifest.script_type.ext}",
+        file=f"{manifest.name}/{manifest.version}.{found.ext}",
         limits=limits_of(spec),
+        isolation=Isolation(spec.isolation.value),
+        network_allow=tuple(spec.network.allow),
     )
 
 

@@ -24,12 +24,14 @@ def build(
     device: Callable[[str], DeviceRecord | None],
     model: Callable[[DeviceRecord], ModelRecord | None],
     now: float,
+    state: bytes = b"",
 ) -> bytes:
     """`device` and `model` answer from the store, as it is at this moment.
 
-    A device that is not there reads as one with no known property.
+    A device that is not there reads as one with no known property. `state` is what the Script
+    remembers, as JSON.
     """
-    document = {
+    document: dict[str, object] = {
         "now": int(now * 1000),
         # Of the run id, so that a run that is repeated draws the same numbers.
         "seed": zlib.crc32(run.key.run_id.encode()),
@@ -41,7 +43,10 @@ def build(
             for alias, name in spec.read_selector.match_names.items()
         },
         "write": list(spec.write_selector.match_names),
+        "run": run.key.run_id,
     }
+    if state:
+        document["state"] = orjson.Fragment(state)
     return orjson.dumps(document)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import NamedTuple, TypeAlias
 
-from reconciler.api.script import ManifestRef
+from reconciler.api.script import ManifestRef, ScriptType
 from reconciler.core import layout
 from reconciler.core.admission import Desired
 from reconciler.core.manifests import Changed, ManifestSet
@@ -29,15 +30,32 @@ def crosscheck(
     return check.problems
 
 
-def artifact(reference: ManifestRef) -> PurePosixPath:
-    """The script file that a Script without `register` runs."""
-    return layout.script_path(reference.name, reference.version, reference.script_type.ext)
+def artifact(reference: ManifestRef) -> Artifact:
+    """What a Script without `register` runs."""
+    return Artifact(reference.name, reference.version, reference.script_type)
+
+
+class Artifact(NamedTuple):
+    """A version that a Script asks for. It may lie in one of several files, see `places`."""
+
+    name: str
+    version: str
+    script_type: ScriptType
+
+    @property
+    def places(self) -> tuple[PurePosixPath, ...]:
+        return layout.script_paths(*self)
+
+
+# What an object may ask for beside itself.
+Want: TypeAlias = Artifact | Reference
 
 
 class CrossCheck:
     """Which Scripts lack their artifact, and which names lead to no object of the repository.
 
-    An artifact that is absent is an error, unless the Script names a register. A Device or
+    An artifact that is absent is an error, unless the Script names a register; so is one that is
+    there twice, with two extensions. A Device or
     DeviceModel that is absent is a note, and only where the repository has any of that kind:
     others keep theirs in the cluster.
     """
@@ -47,9 +65,9 @@ class CrossCheck:
         self._files: set[PurePosixPath] = set()
         self._versions: defaultdict[str, set[layout.ScriptPath]] = defaultdict(set)
         # Who asks for a file, or names an object; and what an object asks for.
-        self._users: defaultdict[PurePosixPath | Reference, set[Reference]] = defaultdict(set)
-        self._wants: dict[Reference, frozenset[PurePosixPath | Reference]] = {}
-        self._lacking: dict[Reference, frozenset[PurePosixPath | Reference]] = {}
+        self._users: defaultdict[Want, set[Reference]] = defaultdict(set)
+        self._wants: dict[Reference, frozenset[Want]] = {}
+        self._lacking: dict[Reference, frozenset[Want]] = {}
         self._without_artifact: set[Reference] = set()
         self._kinds: defaultdict[str, set[Reference]] = defaultdict(set)
 
@@ -58,7 +76,7 @@ class CrossCheck:
         for path, present in scripts.items():
             self._file(path, present=present)
         again = set(changed.references)
-        came_or_went: list[PurePosixPath | Reference] = [*scripts, *changed.references]
+        came_or_went: list[Want] = [*_in_files(scripts), *changed.references]
         for want in came_or_went:
             again |= self._users.get(want, set())
         for reference in changed.references:
@@ -69,14 +87,16 @@ class CrossCheck:
                 self._lacking[reference] = lacking
             else:
                 self._lacking.pop(reference, None)
-            if any(isinstance(want, PurePosixPath) for want in lacking):
+            if any(isinstance(want, Artifact) for want in lacking):
                 self._without_artifact.add(reference)
             else:
                 self._without_artifact.discard(reference)
 
     @property
     def without_artifact(self) -> frozenset[Reference]:
-        """Scripts that cannot be deployed, because their artifact is not in the repository."""
+        """Scripts that cannot be deployed, because their artifact is not in the repository, or is
+        there twice.
+        """
         return frozenset(self._without_artifact)
 
     @property
@@ -125,10 +145,13 @@ class CrossCheck:
         for want in wants:
             self._users[want].add(reference)
 
-    def _has(self, want: PurePosixPath | Reference) -> bool:
-        if isinstance(want, PurePosixPath):
-            return want in self._files
+    def _has(self, want: Want) -> bool:
+        if isinstance(want, Artifact):
+            return len(self._files_of(want)) == 1
         return self._manifests.knows(want)
+
+    def _files_of(self, want: Artifact) -> list[PurePosixPath]:
+        return [path for path in want.places if path in self._files]
 
     def _findings(self, reference: Reference) -> Iterator[Problem]:
         desired = self._manifests.desired[reference]
@@ -136,14 +159,23 @@ class CrossCheck:
         for want, pointer in _wants(desired):
             if want not in lacking:
                 continue
-            if isinstance(want, PurePosixPath):
-                message = f"{want} is not in the repository{self._nearest(desired)}"
-                yield desired.problem(pointer, "ArtifactNotFound", message)
+            if isinstance(want, Artifact):
+                yield self._artifact_finding(desired, want, pointer)
             elif self._kinds[want.kind]:
                 names = (r.name for r in self._kinds[want.kind] if r.namespace == want.namespace)
                 message = f"{want} is not in the repository{suggestion(want.name, names)}"
                 finding = desired.problem(pointer, f"{want.kind}NotInRepository", message)
                 yield replace(finding, severity="note")
+
+    def _artifact_finding(self, desired: Desired, want: Artifact, pointer: str) -> Problem:
+        if files := self._files_of(want):
+            message = (
+                f"{' and '.join(map(str, files))} are one version; nobody can tell which is meant, "
+                "so keep one"
+            )
+            return desired.problem(pointer, "VersionTwice", message)
+        message = f"{want.places[0]} is not in the repository{self._nearest(desired)}"
+        return desired.problem(pointer, "ArtifactNotFound", message)
 
     def _nearest(self, desired: Desired) -> str:
         """What to write instead, as far as that can be guessed."""
@@ -154,14 +186,24 @@ class CrossCheck:
         if not same:
             near = suggestion(wanted.name, sorted(self._versions))
             return near or "; add it, or name a register"
-        of_type = [s.version for s in same if s.ext == wanted.script_type.ext]
+        of_type = [s.version for s in same if s.ext in wanted.script_type.extensions]
         if not of_type:
             return f"; there is {wanted.name}/{same[-1].version}.{same[-1].ext}, check scriptType"
         near = suggestion(wanted.version, of_type)
         return near or f"; there is version {', '.join(of_type[-3:])}"
 
 
-def _wants(desired: Desired) -> Iterable[tuple[PurePosixPath | Reference, str]]:
+def _in_files(paths: Iterable[PurePosixPath]) -> Iterator[Artifact]:
+    """What the files may be."""
+    for path in paths:
+        parsed = layout.parse_script_path(path)
+        if isinstance(parsed, layout.ScriptPath):
+            for script_type in ScriptType:
+                if parsed.ext in script_type.extensions:
+                    yield Artifact(parsed.name, parsed.version, script_type)
+
+
+def _wants(desired: Desired) -> Iterable[tuple[Want, str]]:
     """What an object asks for beside itself, and where it says so."""
     namespace = desired.reference.namespace
     if desired.reference.kind == "Device":

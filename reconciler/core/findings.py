@@ -9,8 +9,8 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from reconciler.api.meta import DNS_LABEL, DNS_SUBDOMAIN, DURATION
-from reconciler.api.script import ALIAS, ARTIFACT_NAME, DIGEST, ENV_NAME, REGISTER
+from reconciler.api.meta import DNS_LABEL, DNS_SUBDOMAIN, DURATION, SIZE
+from reconciler.api.script import ALIAS, ARTIFACT_NAME, DIGEST, ENV_NAME, PLACE, REGISTER
 from reconciler.api.structural import inline
 from reconciler.core.problems import Problem, Severity, escape, quoted, suggestion
 from reconciler.core.yamldocs import Document
@@ -20,6 +20,7 @@ MAX_FINDINGS: Final = 20
 
 WORDS: Final[Mapping[str, str]] = {
     DURATION: "write a duration such as 30s, 5m or 1h30m",
+    SIZE: "write a size such as 16Ki or 64Mi",
     DNS_LABEL: "use lower case letters, digits and -, at most 63, with no - at either end",
     DNS_SUBDOMAIN: (
         "use lower case letters, digits, - and ., at most 253, with a letter or digit at each end"
@@ -29,6 +30,10 @@ WORDS: Final[Mapping[str, str]] = {
     ENV_NAME: "use letters, digits, . _ and -, at most 253, not beginning with a digit",
     DIGEST: "write sha256: and 64 hexadecimal digits",
     REGISTER: "write an http:// or https:// URL without spaces and without credentials",
+    PLACE: (
+        "write http:// or https://, one host, and if need be a port and a plain path; "
+        "no credentials, no * and no ?"
+    ),
 }
 
 
@@ -78,7 +83,7 @@ def _findings(
         location = [str(part) for part in detail["loc"] if part != "[key]"]
         pointer = prefix + "".join(f"/{escape(token)}" for token in location)
         kind, value = detail["type"], detail["input"]
-        name = location[-1] if location else prefix.removeprefix("/")
+        name = _named(location) or prefix.removeprefix("/")
         context = detail.get("ctx", {})
         reason, message = "InvalidField", f"{name}: {detail['msg']}"
         if kind == "missing":
@@ -106,6 +111,12 @@ def _findings(
         yield at(document, pointer, reason, message)
 
 
+def _named(location: Sequence[str]) -> str:
+    """The field, or the item of a list by its place: `allow[0]`."""
+    *above, last = location or [""]
+    return f"{above[-1]}[{last}]" if above and last.isdecimal() else last
+
+
 def unknown_field(name: str, known: Sequence[str]) -> str:
     """The message for a field that nobody knows."""
     near = suggestion(name, known)
@@ -114,7 +125,7 @@ def unknown_field(name: str, known: Sequence[str]) -> str:
 
 def _mismatch(value: str, pattern: str) -> str:
     words = WORDS.get(pattern, f"it must match {pattern}")
-    if pattern == REGISTER:
+    if pattern in {REGISTER, PLACE}:
         return f"this will not do; {words}"  # it may hold a password
     return f"{quoted(value)} will not do{foreign_letters(value)}; {words}"
 

@@ -15,15 +15,15 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from reconciler.api.repository import RepositoryFile
-from reconciler.api.script import ARTIFACT_NAME, ScriptType
-from reconciler.core import findings, yamldocs
+from reconciler.api.script import ARTIFACT_NAME, PACKAGES, ScriptType
+from reconciler.core import findings, wasmfile, yamldocs
 from reconciler.core.problems import Problem, Severity, quoted
 
 REPOSITORY_FILE: Final = PurePosixPath("scriptops.yaml")
 MANIFESTS: Final = "manifests"
 SCRIPTS: Final = "scripts"
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
-SCRIPT_EXTENSIONS: Final = frozenset(t.ext for t in ScriptType)
+SCRIPT_EXTENSIONS: Final = frozenset(ext for t in ScriptType for ext in t.extensions)
 # An artifact goes to every executor and is held in memory there.
 MAX_SCRIPT_BYTES: Final = 1 << 20
 LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
@@ -45,6 +45,36 @@ def script_path(name: str, version: str, ext: str) -> PurePosixPath:
     return PurePosixPath(SCRIPTS, name, f"{version}.{ext}")
 
 
+def script_paths(name: str, version: str, script_type: ScriptType) -> tuple[PurePosixPath, ...]:
+    """Where the artifact of a version may lie; it lies in one of them, or is ambiguous."""
+    return tuple(script_path(name, version, ext) for ext in script_type.extensions)
+
+
+def rivals(ext: str) -> frozenset[str]:
+    """Extensions that the same version must not have besides."""
+    types = (t.extensions for t in ScriptType)
+    return frozenset(other for exts in types if ext in exts for other in exts) - {ext}
+
+
+def rival_paths(path: PurePosixPath) -> frozenset[PurePosixPath]:
+    """Where a script file's version must not lie besides; nothing for other files."""
+    if not isinstance(parse_script_path(path), ScriptPath):
+        return frozenset()
+    return frozenset(path.with_suffix(f".{ext}") for ext in rivals(path.suffix[1:]))
+
+
+def extension_of(content: bytes, script_type: ScriptType) -> str:
+    """What bytes without a name were, by how they begin: no script begins like a package."""
+    if content.startswith(b"PK"):
+        return "zip"
+    return "gz" if content.startswith(b"\x1f\x8b") else script_type.ext
+
+
+def is_package(path: PurePosixPath) -> bool:
+    """Whether a script file has to be unpacked."""
+    return path.suffix.removeprefix(".") in PACKAGES
+
+
 def parse_script_path(path: PurePosixPath) -> ScriptPath | Problem | None:
     """What `path` names; None for what is no script, such as a README beside them."""
     if path.parts[:1] != (SCRIPTS,) or path.suffix.removeprefix(".") not in SCRIPT_EXTENSIONS:
@@ -54,6 +84,12 @@ def parse_script_path(path: PurePosixPath) -> ScriptPath | Problem | None:
     if len(path.parts) != 3:
         message = "scripts are only looked for at scripts/<name>/<version>.<ext>; move it there"
         return _finding(path, "ScriptMisplaced", message, "note")
+    if path.suffix == ".gz" and (inner := PurePosixPath(path.stem).suffix) in {".js", ".wasm"}:
+        message = (
+            f"{inner[1:]} is what scriptType says already; "
+            f"rename it to {path.with_name(PurePosixPath(path.stem).stem + path.suffix)}"
+        )
+        return _finding(path, "InvalidName", message, "error")
     for part in (path.parts[1], path.stem):
         if not fullmatch(ARTIFACT_NAME, part):
             message = (
@@ -74,6 +110,9 @@ def script_problem(path: PurePosixPath, size: int, content: bytes | None) -> Pro
         return _finding(path, "ScriptTooLarge", message, "error")
     if content is not None and content.startswith(LFS_POINTER):
         return lfs_problem(path)
+    is_wasm = path.suffix == f".{ScriptType.WASM.ext}"
+    if content is not None and is_wasm and (why := wasmfile.problem(content)) is not None:
+        return _finding(path, "ScriptInvalid", why, "error")
     return None
 
 

@@ -99,20 +99,25 @@ def decode_model(obj: JsonObject) -> ModelRecord:
     key, uid = key_of(obj), text(metadata.get("uid"))
     if not key.name or not uid:
         raise ObjectInvalid(f"DeviceModel {key} came without {'uid' if key.name else 'name'}")
+    return ModelRecord(
+        key=key,
+        uid=uid,
+        resource_version=text(metadata.get("resourceVersion")),
+        properties=properties_of(obj),
+        repository_uid=text(mapping(metadata.get("labels")).get(LABEL_REPOSITORY_UID)),
+        digest=text(mapping(metadata.get("annotations")).get(ANNOTATION_DIGEST)),
+    )
+
+
+def properties_of(obj: JsonObject) -> dict[str, Property]:
+    """The properties of a DeviceModel, as `decode_model` reads them; it may be a manifest."""
     read = _alpha if obj.get("apiVersion") == DEVICE_MODELS_V1ALPHA2.api_version else _beta
     properties: dict[str, Property] = {}
     for entry in sequence(mapping(obj.get("spec")).get("properties")):
         name = text(mapping(entry).get("name"))
         if name:
             properties.setdefault(name, read(name, mapping(entry)))
-    return ModelRecord(
-        key=key,
-        uid=uid,
-        resource_version=text(metadata.get("resourceVersion")),
-        properties=properties,
-        repository_uid=text(mapping(metadata.get("labels")).get(LABEL_REPOSITORY_UID)),
-        digest=text(mapping(metadata.get("annotations")).get(ANNOTATION_DIGEST)),
-    )
+    return properties
 
 
 def _beta(name: str, entry: JsonObject) -> Property:

@@ -79,10 +79,17 @@ class RunQueue:
             self._take_place(run.script)
         return Offered.QUEUED
 
-    def take(self, credit: int, *, blocked: Container[ObjectKey] = ()) -> list[list[Run]]:
+    def take(
+        self,
+        credit: int,
+        *,
+        blocked: Container[ObjectKey] = (),
+        single: Container[ObjectKey] = (),
+    ) -> list[list[Run]]:
         """Up to `credit` runs, grouped by Script; each group counts as in flight from now.
 
-        Scripts in `blocked` keep their runs, and their turn.
+        Scripts in `blocked` keep their runs, and their turn. Those in `single` have a turn of one
+        run.
         """
         groups: list[list[Run]] = []
         passed_over = 0
@@ -96,7 +103,8 @@ class RunQueue:
             passed_over = 0
             key = ObjectKey(namespace, name)
             runs = self._waiting[key]
-            group = [runs.popleft() for _ in range(min(credit, QUANTUM, len(runs)))]
+            size = 1 if key in single else min(credit, QUANTUM, len(runs))
+            group = [runs.popleft() for _ in range(size)]
             credit -= len(group)
             self._depth -= len(group)
             self._in_flight[key] = len(group)

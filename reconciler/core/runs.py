@@ -37,6 +37,8 @@ class Outcome(StrEnum):
     UNAVAILABLE = "Unavailable"
     # Sent to an executor that was not heard of again: it may have run or not.
     LOST = "Lost"
+    # Not run: runs of the script had to be ended one after the other, so it pauses.
+    CRASH_LOOP = "CrashLoop"
 
 
 # The number in `status.status`, kept from the first design of the Script kind.
@@ -48,6 +50,7 @@ STATUS_CODES: Mapping[Outcome, int] = {
     Outcome.OUT_OF_MEMORY: 2,
     Outcome.OUTPUT_TOO_LARGE: 2,
     Outcome.DENIED: 2,
+    Outcome.CRASH_LOOP: 2,
     Outcome.CRASHED: 3,
     Outcome.UNAVAILABLE: 3,
     Outcome.LOST: 3,
@@ -80,12 +83,24 @@ class Run:
     event: bytes = b""
 
 
+class Isolation(StrEnum):
+    """What keeps two runs of one Script apart."""
+
+    SHARED = "Shared"
+    STRICT = "Strict"
+
+
 class RunLimits(NamedTuple):
     """Budgets sent with every run; `core` knows no other defaults than these."""
 
     wall_time_ms: int = 1000
     output_bytes: int = 16_384
     writes: int = 100
+    heap_bytes: int = 64 * 1024 * 1024
+    fetches: int = 16
+    state_bytes: int = 16_384
+    cpu_time_ms: int = 1000
+    wait_ms: int = 30_000
 
 
 DEFAULT_LIMITS = RunLimits()
@@ -100,6 +115,8 @@ class ScriptRef:
     script_type: str
     file: str
     limits: RunLimits = DEFAULT_LIMITS
+    isolation: Isolation = Isolation.SHARED
+    network_allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +148,12 @@ class Write(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
+    """How a run ended, and what it wants done.
+
+    `state` is the Script's whole state after the run, a JSON object; empty when the run did not
+    use it. `replies` are those the run was given, a JSON array, for its recording.
+    """
+
     key: RunKey
     outcome: Outcome
     message: str = ""
@@ -138,6 +161,8 @@ class RunResult:
     writes: tuple[Write, ...] = ()
     duration_us: int = 0
     load: bool = False
+    state: bytes = b""
+    replies: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

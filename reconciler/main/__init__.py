@@ -2,12 +2,26 @@
 
 `assembly` joins one controller, `local` puts an embedded cluster, an executor and simulated devices
 around it, `demo` shows one at work, `offline` looks without changing. The command line calls what
-is named here.
+is named here; each is imported when it is first called for, since a verb needs one and pays for it.
 """
 
-from reconciler.main.assembly import controller
-from reconciler.main.demo import demo
-from reconciler.main.local import up
-from reconciler.main.offline import plan
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from reconciler.main.assembly import controller
+    from reconciler.main.demo import demo
+    from reconciler.main.local import up
+    from reconciler.main.offline import plan
 
 __all__ = ["controller", "demo", "plan", "up"]
+
+_MODULES: Final = {"controller": "assembly", "demo": "demo", "plan": "offline", "up": "local"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

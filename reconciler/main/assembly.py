@@ -17,14 +17,17 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.adapters.evaluations import SqliteEvaluations
 from reconciler.adapters.git import GitMirrors
+from reconciler.adapters.recordings import SqliteRecordings
 from reconciler.adapters.registers import HttpRegisters
 from reconciler.adapters.registry import DiskRegistry
+from reconciler.adapters.scriptstates import SqliteScriptStates
 from reconciler.adapters.session_server import GrpcSessionServer
 from reconciler.controllers.artifacts import Artifacts
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
 from reconciler.controllers.events import Events
 from reconciler.controllers.finishing import Finisher
+from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
@@ -60,6 +63,7 @@ from reconciler.settings import Address, ClusterKind, Settings
 
 log = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.5
+RECORD_SECONDS = 1.0
 MQTT_SECONDS = 2.0
 
 
@@ -109,6 +113,13 @@ class Controller:
         self.git = GitMirrors(settings.data / "git", clock=clock)
         self.registry = DiskRegistry(settings.data / "registry")
         self.evaluations = SqliteEvaluations(settings.data / "evaluations.db")
+        self.states = SqliteScriptStates(settings.data / "states.db")
+        self.memory = Memory(self.states)
+        self.recordings = (
+            SqliteRecordings(settings.data, self.registry.read, keep=settings.recordings)
+            if settings.recordings
+            else None
+        )
         self._registers = HttpRegisters(settings.registers)
         self._sessions = GrpcSessionServer(str(settings.grpc), insecure=settings.insecure_listen)
         self._queue = RunQueue()
@@ -117,7 +128,7 @@ class Controller:
     def _wire(self) -> None:
         clock, metrics, world, cluster = self.clock, self.metrics, self.world, self.cluster
         self.dispatcher = Dispatcher(
-            world, self._queue, self._sessions, clock=clock, metrics=metrics
+            world, self._queue, self._sessions, self.memory, clock=clock, metrics=metrics
         )
         self.triggering = Triggering(
             world,
@@ -144,6 +155,7 @@ class Controller:
             self.dispatcher,
             self.statuses,
             self.events,
+            self.memory,
             clock=clock,
             metrics=metrics,
         )
@@ -166,7 +178,8 @@ class Controller:
         )
         self.writer = DesiredWriter(world, cluster, metrics=metrics)
         self.runs = RunLog()
-        self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics)
+        self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
+        self.finisher.recordings = self.recordings
         self.operations = ControllerOperations(
             world,
             self.triggering,
@@ -174,6 +187,8 @@ class Controller:
             self.runs,
             queue_depth=lambda: len(self._queue),
             not_ready=self._not_ready,
+            state_of=self.memory.of,
+            recordings=self.recordings,
         )
         self.dispatcher.triggering = self.triggering
         self.dispatcher.on_finished = self.finisher.finish
@@ -191,7 +206,9 @@ class Controller:
             await self._listen(stack)
             group = await stack.enter_async_context(_failing_together())
             await self.copy.begin(group)
-            self.triggering.keep_only({record.uid for record in self.world.scripts})
+            present = {record.uid for record in self.world.scripts}
+            self.triggering.keep_only(present)
+            self.memory.keep_only(present)
             self._synced = True
             for loop in (
                 self.scripts.loop.run,
@@ -200,6 +217,7 @@ class Controller:
                 self.events.run,
                 self.dispatcher.sweep,
                 self._flush,
+                self._record,
             ):
                 group(loop())
             yield
@@ -280,6 +298,19 @@ class Controller:
             except ScriptOpsError as error:
                 # Kept in memory, and tried again: a restart meanwhile runs some Scripts once more.
                 log.warning("evaluations not written", extra={"error": str(error)})
+            try:
+                await self.states.flush()
+            except ScriptOpsError as error:
+                # What Scripts that are gone had remembered is removed later.
+                log.warning("states not written", extra={"error": str(error)})
+
+    async def _record(self) -> None:
+        while self.recordings is not None:
+            await self.clock.sleep(RECORD_SECONDS)
+            try:
+                await self.recordings.flush()
+            except ScriptOpsError as error:
+                log.warning("recordings not written", extra={"error": str(error)})
 
     def _is_read(self, repository: ObjectKey) -> bool:
         return self.repositories.is_synced(repository)
@@ -294,6 +325,9 @@ class Controller:
         await self.repositories.stop()
         await self.commits.stop()
         self.evaluations.close()
+        self.states.close()
+        if self.recordings is not None:
+            self.recordings.close()
         self.git.close()
         self.registry.close()
         await self._registers.close()

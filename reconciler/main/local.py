@@ -96,8 +96,12 @@ async def _keep_executor(controller: Controller, clock: Clock) -> None:
             "executor",
             f"127.0.0.1:{port}",
             "--name=local",
+            # On a laptop whose kernel lacks a layer of the sandbox, rules run without that one;
+            # the executor says so. Its user could run them without any.
+            "--insecure-no-sandbox",
             f"--parent={os.getpid()}",
             "--log=plain",
+            *(f"--network-allow={place}" for place in controller.settings.network),
             f"--log-level={level}",
             stdin=asyncio.subprocess.DEVNULL,
             # Ctrl-C is for us: we say when the executor stops, after the controller is done.

@@ -10,11 +10,12 @@ from reconciler.core.runs import Cause, RunId
 
 
 class Operations(Protocol):
-    """Answers from memory; only `trigger` changes anything.
+    """Answers from memory, recordings apart; only `trigger` changes anything.
 
     Documents are plain JSON objects in camel case, ready to be served. `scripts` and
     `repositories` are the objects as the cluster has them (apiVersion, kind, metadata without
-    managedFields, spec, status). A device is
+    managedFields, spec, status); a Script that remembers something has it under `state`. A device
+    is
     `{"kind": "Device", "metadata": {name, namespace}, "model": str, "properties":
     [{name, reported, desired, type, timestamp}]}` with absent values as null. A run is
     `{"id", "script": {namespace, name}, "cause", "outcome", "message", "revision", "digest",
@@ -35,6 +36,20 @@ class Operations(Protocol):
         ...
 
     def run(self, run_id: RunId) -> JsonObject | None: ...
+
+    async def recording(self, run_id: RunId) -> JsonObject | None:
+        """The inputs and answers of a run, as `core.recordings` has them."""
+        ...
+
+    async def recordings(
+        self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
+    ) -> Sequence[JsonObject]:
+        """Those of the newest runs, newest first."""
+        ...
+
+    async def recorded_artifact(self, digest: str) -> bytes | None:
+        """The bytes that recorded runs of this digest ran."""
+        ...
 
     async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
         """Queue a run; `event` is JSON for the script's `main`.

@@ -39,3 +39,32 @@ class Evaluations(Protocol):
     async def flush(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class ScriptStates(Protocol):
+    """What Scripts remember from run to run: one JSON object each, by UID of the Script.
+
+    What `keep` returned from is durable. Used by one event loop only.
+    """
+
+    def get(self, uid: str) -> bytes:
+        """The state of a Script; empty when it has none. From memory."""
+        ...
+
+    def uids(self) -> frozenset[str]:
+        """Of all Scripts that have a state."""
+        ...
+
+    async def keep(self, uid: str, state: bytes) -> None:
+        """Raises `Transient` when the disk refuses; the state is then what it was before."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """At once; durable with the next `flush`."""
+        ...
+
+    async def flush(self) -> None:
+        """Raises `Transient`; what was forgotten then waits for the next flush."""
+        ...
+
+    def close(self) -> None: ...

@@ -108,6 +108,51 @@ class Run:
         send(resp, run)
 
 
+class Recordings:
+    """`?namespace=`, `?script=`, `?limit=`; newest first. They hold events and environments, so
+    they are shown to this machine only.
+    """
+
+    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+        self._operations = operations
+        self._insecure = insecure
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        _require_local(req, insecure=self._insecure)
+        limit = req.get_param_as_int("limit", min_value=1, max_value=MOST_RUNS, default=100)
+        found = await self._operations.recordings(
+            namespace=req.get_param("namespace"), script=req.get_param("script"), limit=limit
+        )
+        send(resp, {"items": tuple(found)})
+
+
+class Recording:
+    """All that a replay of one run needs; its script at `/artifact`."""
+
+    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+        self._operations = operations
+        self._insecure = insecure
+
+    async def on_get(self, req: Request, resp: Response, run_id: str) -> None:
+        send(resp, await self._found(req, run_id))
+
+    async def on_get_artifact(self, req: Request, resp: Response, run_id: str) -> None:
+        digest = str((await self._found(req, run_id)).get("digest"))
+        content = await self._operations.recorded_artifact(digest)
+        if content is None:
+            raise Refusal(404, "ArtifactNotFound", f"the bytes of {digest} are not kept any more")
+        resp.content_type = "application/octet-stream"
+        resp.etag = digest
+        resp.data = content
+
+    async def _found(self, req: Request, run_id: str) -> JsonObject:
+        _require_local(req, insecure=self._insecure)
+        recording = await self._operations.recording(RunId(run_id))
+        if recording is None:
+            raise Refusal(404, "NotFound", f"run {run_id} is not recorded, or no longer kept")
+        return recording
+
+
 class Debug:
     """The inside, shown to this machine only."""
 

@@ -52,6 +52,7 @@ def app(
     inner.add_error_handler(Refusal, _on_refusal)
 
     webhook = api.Webhook(operations, insecure=insecure)
+    recording = api.Recording(operations, insecure=insecure)
     for path, resource in {
         "/": page.Page(operations),
         "/healthz": api.Health(),
@@ -70,9 +71,12 @@ def app(
         f"{API}/devices": api.Listing(operations.devices),
         f"{API}/runs": api.Runs(operations),
         f"{API}/runs/{{run_id}}": api.Run(operations),
+        f"{API}/runs/{{run_id}}/recording": recording,
+        f"{API}/recordings": api.Recordings(operations, insecure=insecure),
         f"{API}/debug": api.Debug(operations, insecure=insecure),
     }.items():
         inner.add_route(path, resource)
+    inner.add_route(f"{API}/runs/{{run_id}}/artifact", recording, suffix="artifact")
     return Gate(
         inner, insecure=insecure, hosts=hosts, body_bytes=body_bytes, body_seconds=body_seconds
     )

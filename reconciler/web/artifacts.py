@@ -10,7 +10,13 @@ from falcon.asgi import Request, Response
 from reconciler.ports.registry import Artifact, ArtifactRef, Registry
 from reconciler.web.problems import Refusal
 
-CONTENT_TYPES = {"js": "text/javascript; charset=utf-8", "wasm": "application/wasm"}
+CONTENT_TYPES = {
+    "js": "text/javascript; charset=utf-8",
+    "wasm": "application/wasm",
+    "zip": "application/zip",
+    # A type, not an encoding: the artifact is the packed file, byte for byte.
+    "gz": "application/gzip",
+}
 # A year is what caches take for ever.
 FOR_EVER = "public, max-age=31536000, immutable"
 

@@ -42,6 +42,21 @@ GOOD = [
     pytest.param(changed(limits={"wallTime": "1m30s", "writes": 1}), id="limits"),
     pytest.param(changed(limits={"outputBytes": 1_048_576}), id="the largest output"),
     pytest.param(changed(env={"A": "x" * 32768}), id="the longest value"),
+    pytest.param(
+        changed(
+            limits={"heap": "64Mi", "state": "16Ki", "fetches": 3, "wait": "5s", "cpuTime": "1s"}
+        ),
+        id="every other limit",
+    ),
+    pytest.param(changed(limits={"state": "1024"}), id="a size without a unit"),
+    pytest.param(changed(isolation="Strict"), id="strict isolation"),
+    pytest.param(changed(network={"allow": []}), id="no places"),
+    pytest.param(
+        changed(
+            network={"allow": ["https://a.b-c.svc:8443/api/v1", "http://[::1]:80", "http://x/"]}
+        ),
+        id="places to fetch from",
+    ),
 ]
 BAD = [
     pytest.param(changed(manifest=ABSENT), id="no manifest"),
@@ -73,6 +88,22 @@ BAD = [
     pytest.param(changed(readSelector__matchNames={"a": "x" * 254}), id="a name of 254"),
     pytest.param(changed(readSelector__matchNames={"a": "dht\u0406"}), id="a Cyrillic letter"),
     pytest.param(changed(suspend="false"), id="a string for false"),
+    pytest.param(changed(isolation="strict"), id="isolation in the wrong case"),
+    pytest.param(changed(limits={"heap": "64M"}), id="a size in another unit"),
+    pytest.param(changed(limits={"state": 16384}), id="a size that is a number"),
+    pytest.param(changed(limits={"fetches": 257}), id="too many fetches"),
+    pytest.param(changed(network={"allow": "https://a"}), id="a place that is no list"),
+    pytest.param(changed(network={"allow": ["*"]}), id="everywhere"),
+    pytest.param(changed(network={"allow": ["https://*.a"]}), id="a wildcard"),
+    pytest.param(changed(network={"allow": ["a.b"]}), id="a place without a scheme"),
+    pytest.param(changed(network={"allow": ["ftp://a"]}), id="a place that is not HTTP"),
+    pytest.param(changed(network={"allow": ["https://u:p@a"]}), id="a place with credentials"),
+    pytest.param(changed(network={"allow": ["https://a/?x"]}), id="a place with a query"),
+    pytest.param(
+        changed(network={"allow": ["https://a/%2e%2e/b"]}), id="a place with something encoded"
+    ),
+    pytest.param(changed(network={"allow": ["https://a\r\nb"]}), id="a place with a line end"),
+    pytest.param(changed(network={"allow": ["https://a"] * 65}), id="too many places"),
 ]
 # Refused by the models and by what the schema says; some builds of an API server pass null anyway.
 BAD_NULLS = [
@@ -86,4 +117,9 @@ BAD_FOR_US = [
     pytest.param(changed(cronn=""), id="an unknown field"),
     pytest.param(changed(limits={"wallTime": "0s"}), id="no time at all"),
     pytest.param(changed(limits={"wallTime": "999999h"}), id="longer than a year"),
+    pytest.param(changed(limits={"wait": "11m"}), id="too long a wait"),
+    pytest.param(changed(limits={"state": "2Mi"}), id="too large a state"),
+    pytest.param(changed(limits={"heap": "1Mi"}), id="too small a heap"),
+    pytest.param(changed(network={"allow": ["https://a:65536"]}), id="a port that does not exist"),
+    pytest.param(changed(network={"allow": ["https://a/b/../c"]}), id="a path that climbs"),
 ]

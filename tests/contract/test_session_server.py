@@ -52,7 +52,16 @@ def test_session_goes_from_connect_over_credit_runs_and_results_to_its_end():
                                 digest=SCRIPT.digest,
                                 type=pb.SCRIPT_TYPE_JS,
                                 file="thermostat/1.0.0.js",
-                                limits=pb.Limits(wall_time_ms=1000, output_bytes=16384, writes=100),
+                                limits=pb.Limits(
+                                    wall_time_ms=1000,
+                                    output_bytes=16384,
+                                    writes=100,
+                                    heap_bytes=64 * 1024 * 1024,
+                                    fetches=16,
+                                    state_bytes=16384,
+                                    cpu_time_ms=1000,
+                                    wait_ms=30_000,
+                                ),
                             ),
                             runs=[
                                 pb.Run(

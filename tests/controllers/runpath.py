@@ -20,6 +20,7 @@ from reconciler.controllers.dispatching import Dispatcher, InFlight, Runnable, l
 from reconciler.controllers.effects import DesiredWriter
 from reconciler.controllers.events import Events
 from reconciler.controllers.finishing import Finisher
+from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
@@ -62,6 +63,7 @@ from tests.fakes.cluster import FakeCluster
 from tests.fakes.evaluations import FakeEvaluations
 from tests.fakes.registers import FakeRegisters
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.scriptstates import FakeScriptStates
 from tests.fakes.sessions import FakeSessionServer
 
 T = TypeVar("T")
@@ -131,6 +133,8 @@ class Rig:
         self.clock: FakeClock = before.clock if before else FakeClock()
         self.cluster: FakeCluster = before.cluster if before else FakeCluster(self.clock)
         self.evaluations: FakeEvaluations = before.evaluations if before else FakeEvaluations()
+        self.states: FakeScriptStates = before.states if before else FakeScriptStates()
+        self.memory = Memory(self.states)
         self.registry: FakeRegistry = before.registry if before else FakeRegistry()
         self.registers: FakeRegisters = before.registers if before else FakeRegisters()
         self.world = World()
@@ -142,7 +146,12 @@ class Rig:
         self.runs = RunLog()
         self.statuses_told: list[tuple[ScriptStatus, bool]] = []
         self.dispatcher = Dispatcher(
-            self.world, self.queue, self.sessions, clock=self.clock, metrics=self.metrics
+            self.world,
+            self.queue,
+            self.sessions,
+            self.memory,
+            clock=self.clock,
+            metrics=self.metrics,
         )
         self.triggering = Triggering(
             self.world,
@@ -167,13 +176,16 @@ class Rig:
             self.dispatcher,
             self.statuses,
             self.events,
+            self.memory,
             clock=self.clock,
             metrics=self.metrics,
         )
         self.scripts.on_status = self._tell
         self.scripts.on_gone = lambda _: None
         self.writer = DesiredWriter(self.world, self.cluster, metrics=self.metrics)
-        self.finisher = Finisher(self.writer, self.scripts, self.runs, self.clock, self.metrics)
+        self.finisher = Finisher(
+            self.writer, self.scripts, self.runs, self.clock, self.metrics, self.memory
+        )
         self.operations = ControllerOperations(
             self.world,
             self.triggering,
@@ -181,6 +193,7 @@ class Rig:
             self.runs,
             queue_depth=lambda: len(self.queue),
             not_ready=tuple,
+            state_of=self.memory.of,
         )
         self.dispatcher.triggering = self.triggering
         self.dispatcher.on_finished = self.finisher.finish

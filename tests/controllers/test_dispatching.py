@@ -701,7 +701,9 @@ def test_load_that_failed_is_told_and_not_asked_again():
 
 def test_limits_come_from_the_spec_and_else_from_the_defaults():
     given = runnable(limits={"wallTime": "1m30s", "outputBytes": 1, "writes": 2}).spec
-    assert limits_of(given) == RunLimits(wall_time_ms=90_000, output_bytes=1, writes=2)
+    assert limits_of(given) == RunLimits(
+        wall_time_ms=90_000, cpu_time_ms=90_000, output_bytes=1, writes=2
+    )
     assert limits_of(runnable().spec) == RunLimits()
 
 

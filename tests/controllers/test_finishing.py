@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from reconciler.core.recordings import Recording
 from reconciler.core.runs import Cause, LogLine, Outcome, RunRecord, Write
 from reconciler.errors import ClusterUnavailable
 from tests.controllers.runpath import SCRIPT, Rig, finish, flight, ok
+from tests.fakes.recordings import FakeRecordings
 
 ON = Write("fan", "state", "on")
 NOT_GRANTED = Write("lamp", "state", "on")
@@ -106,5 +110,29 @@ def test_run_that_changed_nothing_has_no_effect_latency():
         assert record is not None
         assert (record.changed, record.unchanged) == ((), ("switch/state=off",))
         assert rig.metric("effect_latency_seconds_count") == 0
+
+    finish(check())
+
+
+def test_a_finished_run_is_recorded_with_its_activation_and_what_it_answered():
+    async def check() -> None:
+        rig = await rigged()
+        rig.finisher.recordings = recordings = FakeRecordings()
+        it = replace(flight(), activation=b'{"now":1,"env":{"token":"hunter2"}}')
+        it.runnable = replace(it.runnable, secrets=frozenset({"token"}))
+        result = ok(it.run.key, ON, NOT_GRANTED, state=b'{"n":1}')
+        await rig.finisher.finish(it, result)
+        record = rig.runs.get(it.run.key.run_id)
+        assert record is not None
+        assert recordings.held == [
+            Recording(
+                ref=it.runnable.ref,
+                uid=it.run.uid,
+                secrets=frozenset({"token"}),
+                activation=b'{"now":1,"env":{"token":"hunter2"}}',
+                result=result,
+                record=record,
+            )
+        ]
 
     finish(check())

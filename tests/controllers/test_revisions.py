@@ -251,3 +251,83 @@ def test_what_is_to_be_ignored_is_not_read_and_goes_when_that_changes() -> None:
         assert set(revisions.desired) == ALL | named("a")
 
     run(test())
+
+
+def packed(ext: str, version: str = "1.0.0") -> ArtifactRef:
+    return ref("quiet", version)._replace(ext=ext)
+
+
+def test_a_version_is_published_with_whatever_extension_it_has() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(
+            {**HOUSE, "scripts/quiet/1.0.1.zip": b"PK", "scripts/quiet/2.gz": b"\x1f"}
+        )
+        revisions = desk.revisions()
+        assert (await read(revisions)).published == {
+            ref("relay"),
+            ref("quiet"),
+            packed("zip", "1.0.1"),
+            packed("gz", "2"),
+        }
+        assert revisions.errors == ()
+
+    run(test())
+
+
+def test_a_version_with_two_extensions_holds_its_script_until_one_is_removed() -> None:
+    async def test() -> None:
+        desk = Desk()
+        twice = documents(script("twice", artifact="quiet"))
+        desk.remote.commit(
+            {**HOUSE, "manifests/twice.yaml": twice, "scripts/quiet/1.0.0.zip": b"PK"}
+        )
+        revisions = desk.revisions()
+        await read(revisions)
+        assert named("twice") <= revisions.held
+        assert [(str(p.path), p.reason, p.message) for p in revisions.errors] == [
+            (
+                "manifests/twice.yaml",
+                "VersionTwice",
+                (
+                    "scripts/quiet/1.0.0.js and scripts/quiet/1.0.0.zip are one version; "
+                    "nobody can tell which is meant, so keep one"
+                ),
+            ),
+            (
+                "scripts/quiet/1.0.0.zip",
+                "VersionTwice",
+                "scripts/quiet/1.0.0.js is the same version; keep one",
+            ),
+        ]
+        desk.remote.commit({"scripts/quiet/1.0.0.js": None})
+        reading = await read(revisions)
+        assert packed("zip") in reading.published
+        assert (revisions.held, revisions.errors) == (frozenset(), ())
+        assert desk.registry.resolve(packed("js")) is None
+
+    run(test())
+
+
+def test_a_version_in_use_does_not_become_another_kind_of_file() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+        desk.in_use.add(ref("quiet"))
+        revisions = desk.revisions()
+        await read(revisions)
+        desk.remote.commit({"scripts/quiet/1.0.0.js": None, "scripts/quiet/1.0.0.gz": b"\x1f"})
+        await read(revisions)
+        assert [(str(p.path), p.reason, p.message) for p in revisions.errors] == [
+            (
+                "scripts/quiet/1.0.0.gz",
+                "VersionImmutable",
+                (
+                    "1.0.0 was published as scripts/quiet/1.0.0.js; a version is immutable: name the "
+                    "file otherwise, and set spec.manifest.version"
+                ),
+            )
+        ]
+        assert desk.registry.resolve(packed("gz")) is None
+
+    run(test())

@@ -286,6 +286,30 @@ def test_artifact_of_another_register_is_fetched_once_and_kept():
     finish(check())
 
 
+def test_register_may_hold_a_package_and_the_executor_is_told_which():
+    async def check() -> None:
+        rig = Rig()
+        packed = b"PK and so on"
+        rig.registers.files[f"{REGISTER}/thermostat/1.0.0.zip"] = packed
+        async with rig.running():
+            executor = await deployed(rig, manifest=ELSEWHERE)
+            await answer_all(rig, executor)
+            await caught_up(rig)
+            assert rig.registers.fetched == [
+                f"{REGISTER}/thermostat/1.0.0.{ext}" for ext in ("js", "zip")
+            ]
+            assert rig.registry.read(f"sha256:{hashlib.sha256(packed).hexdigest()}") == packed
+            assert rig.dispatcher._runnables[SCRIPT].ref.file == "thermostat/1.0.0.zip"
+        again = Rig(before=rig)
+        async with again.running():
+            again.sessions.connect(credit=10)
+            await again.sync()
+            assert again.dispatcher._runnables[SCRIPT].ref.file == "thermostat/1.0.0.zip"
+            assert len(rig.registers.fetched) == 2
+
+    finish(check())
+
+
 def test_register_that_does_not_answer_never_lends_a_new_version_the_bytes_of_the_old():
     async def check() -> None:
         rig = Rig()

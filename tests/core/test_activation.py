@@ -92,7 +92,20 @@ def test_activation_holds_clock_seed_cause_event_env_snapshot_and_grants():
             "ghost": {},
         },
         "write": ["fan"],
+        "run": "r1",
     }
+
+
+def test_what_the_script_remembers_is_in_the_activation_byte_for_byte():
+    document = activation.build(
+        run(),
+        SPEC,
+        device={}.get,
+        model=lambda _: MODEL,
+        now=1.0,
+        state=b'{"b":1.0,"a":[1e400]}',
+    )
+    assert document.endswith(b',"run":"r1","state":{"b":1.0,"a":[1e400]}}')
 
 
 def test_without_a_model_reported_values_are_text():

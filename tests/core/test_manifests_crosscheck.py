@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.crosscheck import CrossCheck, crosscheck
-from reconciler.core.manifests import ManifestSet
+from reconciler.core.manifests import Changed, ManifestSet
 from tests.core.manifests import SCOPE, device, loaded, path, ref, script
 
 
@@ -43,6 +43,9 @@ def test_a_script_whose_artifact_is_absent_is_told_what_there_is(
     ("text", "present"),
     [
         pytest.param(script("one"), ("rule/1.js",), id="published"),
+        pytest.param(script("one"), ("rule/1.zip",), id="published as a package"),
+        pytest.param(script("one"), ("rule/1.gz",), id="published in gzip"),
+        pytest.param(script("one"), ("rule/1.js", "rule/1.wasm"), id="published for both engines"),
         pytest.param(script("one", register="https://x"), (), id="from a register"),
     ],
 )
@@ -50,6 +53,27 @@ def test_a_script_whose_artifact_is_there_is_no_finding(
     text: str, present: tuple[str, ...]
 ) -> None:
     assert crosscheck(loaded(a=text), files(*present)) == ()
+
+
+def test_a_version_with_two_extensions_is_an_error_that_names_both() -> None:
+    manifests = loaded(a=script("one", version="1.0"))
+    check = CrossCheck(manifests)
+    check.update(Changed(frozenset(manifests.desired)), dict.fromkeys(files("rule/1.0.js"), True))
+    assert (check.problems, check.without_artifact) == ((), frozenset())
+    check.update(Changed(frozenset()), dict.fromkeys(files("rule/1.0.zip"), True))
+    assert [(p.reason, p.line, p.message) for p in check.errors] == [
+        (
+            "VersionTwice",
+            5,
+            (
+                "scripts/rule/1.0.js and scripts/rule/1.0.zip are one version; nobody can tell which is "
+                "meant, so keep one"
+            ),
+        )
+    ]
+    assert check.without_artifact == {ref("one")}
+    check.update(Changed(frozenset()), dict.fromkeys(files("rule/1.0.js"), False))
+    assert (check.problems, check.without_artifact) == ((), frozenset())
 
 
 def selecting(name: str) -> str:
@@ -108,7 +132,9 @@ MANIFESTS = st.dictionaries(
     ),
 )
 SCRIPTS = st.dictionaries(
-    st.sampled_from(sorted(files("rule/1.js", "rule/2.js", "rules/1.js", "README.md"))),
+    st.sampled_from(
+        sorted(files("rule/1.js", "rule/1.zip", "rule/2.js", "rules/1.js", "README.md"))
+    ),
     st.booleans(),
 )
 

@@ -26,6 +26,7 @@ def test_the_path_of_a_script_is_read_back() -> None:
         pytest.param("scripts/a b/1.js", ("error", "InvalidName"), id="a name with a space"),
         pytest.param("scripts/ä/1.wasm", ("error", "InvalidName"), id="a name that is not ASCII"),
         pytest.param(f"scripts/a/{'1' * 129}.js", ("error", "InvalidName"), id="a long version"),
+        pytest.param("scripts/a/1.js.gz", ("error", "InvalidName"), id="a type said twice"),
         pytest.param("scripts/a/README.md", None, id="a README"),
         pytest.param("scripts/.git/1.js", None, id="a hidden folder"),
         pytest.param("manifests/a/1.js", None, id="elsewhere"),
@@ -35,6 +36,30 @@ def test_the_path_of_a_script_is_read_back() -> None:
 def test_other_paths_are_a_problem_or_nothing(path: str, reason: tuple[str, str] | None) -> None:
     found = layout.parse_script_path(PurePosixPath(path))
     assert (found and isinstance(found, Problem) and (found.severity, found.reason)) == reason
+
+
+@pytest.mark.parametrize("ext", ["js", "wasm", "zip", "gz"])
+def test_an_artifact_has_one_of_four_extensions(ext: str) -> None:
+    path = PurePosixPath(f"scripts/a/0.1_beta1.{ext}")
+    assert layout.parse_script_path(path) == ScriptPath("a", "0.1_beta1", ext)
+
+
+def test_a_gzipped_script_is_told_its_name() -> None:
+    problem = layout.parse_script_path(PurePosixPath("scripts/a/1.0.js.gz"))
+    assert isinstance(problem, Problem)
+    assert problem.message == ("js is what scriptType says already; rename it to scripts/a/1.0.gz")
+
+
+@pytest.mark.parametrize(
+    ("path", "rivals"),
+    [
+        pytest.param("scripts/a/1.0.js", ["1.0.gz", "1.0.zip"], id="a script"),
+        pytest.param("scripts/a/1.0.zip", ["1.0.gz", "1.0.js", "1.0.wasm"], id="a package"),
+        pytest.param("scripts/a/README.md", [], id="no script"),
+    ],
+)
+def test_of_one_version_there_is_one_file(path: str, rivals: list[str]) -> None:
+    assert sorted(p.name for p in layout.rival_paths(PurePosixPath(path))) == rivals
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,17 @@ def test_status_of_a_script_that_never_ran_says_nothing_of_runs():
     )
 
 
+def test_a_script_that_pauses_after_crashes_is_ready_and_says_when_it_is_tried_again():
+    message = "not run: its last 3 runs were ended; it is tried again after 2026-03-01T10:00:40Z"
+    facts = RunFacts(last=last(Outcome.CRASH_LOOP, message), runs=4, failures=4)
+    it = status(record(), facts)
+    assert [(c.type, c.status, c.reason, c.message) for c in it.conditions] == [
+        ("Ready", "True", "Deployed", "t 1"),
+        ("RunsSucceeding", "False", "CrashLoop", message),
+    ]
+    assert (it.status, it.message) == (2, message)
+
+
 def test_status_of_a_run_tells_its_outcome_in_all_places():
     facts = RunFacts(last=last(Outcome.FAILED, "boom"), runs=4, failures=2)
     it = status(record(), facts)

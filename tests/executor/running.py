@@ -60,10 +60,16 @@ class Script:
         self.isolate = Isolate(asyncio.get_running_loop())
         self.isolate.compile(source, file)
 
-    def run(self, *activations: bytes, output: int = 1_000, writes: int = 16) -> list[list[Any]]:
+    def run(self, *activations: bytes, **limits: int) -> list[list[Any]]:
+        """Outcome, message, logs and writes of each run."""
+        return [completion[:4] for completion in self.completions(*activations, **limits)]
+
+    def completions(self, *activations: bytes, **limits: int) -> list[list[Any]]:
+        """All that each run gives: state and wanted ops too."""
         joined = b",".join(activations or (activation(),)).decode()
-        count = len(activations or (b"",))
-        text = f'{{"writes":{writes},"output":{output},"count":{count},"activations":[{joined}]}}'
+        facts = {"writes": 16, "output": 1_000, "fetches": 4, "state": 1_000} | limits
+        head = json.dumps(facts | {"count": len(activations or (b"",))})
+        text = f'{head[:-1]},"activations":[{joined}]}}'
         completions: list[list[Any]] = json.loads(self.isolate.run(text))
         self.isolate.close()
         return completions

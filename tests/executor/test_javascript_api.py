@@ -42,7 +42,7 @@ def test_the_rule_of_the_first_design_reads_stages_and_commits(runner: asyncio.R
 
 def test_a_script_sees_exactly_the_ops_of_the_table(runner: asyncio.Runner) -> None:
     source = """function main() {
-      for (const [name, object] of Object.entries({ Device, console }))
+      for (const [name, object] of Object.entries({ Device, State, console }))
         for (const key of Object.keys(object)) console.log(`${name}.${key}`);
     }"""
     [[_, _, logs, _]] = run(runner, source)

@@ -22,7 +22,7 @@ def run(runner: asyncio.Runner, source: str, *activations: bytes) -> list[Any]:
 
 
 def printed(completions: list[Any]) -> list[list[str]]:
-    return [[text for _, text in logs] for _, _, logs, _ in completions]
+    return [[text for _, text in logs] for _, _, logs, *_ in completions]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_no_run_sees_another_run_through(runner: asyncio.Runner, name: str, atta
         "Object.getOwnPropertyDescriptor(new Error(), 'stack').get.hits = 1",
         "Device.listReadableDevices.constructor.prototype.hits = 1",
         "Deno.env.x = 1",
-        "queueMicrotask.hits = 1",
+        "navigator.userAgent = 'mine'",
         "try { Device.setDeviceStatus('no', 'p', 1) } catch (e) { e.constructor.prototype.hits = 1 }",
         "__TimerManager.hits = 1",
         "delete Object.prototype.toString",
@@ -90,7 +90,7 @@ def test_everything_that_two_runs_could_share_is_frozen(runner: asyncio.Runner) 
       const samples = [e, captured, [], new Map(), new Set(), /a/, () => {}, async () => {}, function* () {}, async function* () {},
         [].values(), new Map().keys(), new Set().keys(), ''[Symbol.iterator](), ''.matchAll(/a/g), Promise.resolve(), 1n, Symbol.iterator,
         new Proxy({}, {}), new Date(), new Uint8Array(1), new DataView(new ArrayBuffer(1)), [].values().map(x => x), Iterator.from({ next() {} }),
-        Reflect.getPrototypeOf((function* () {})()), Reflect.getPrototypeOf((async function* () {})()), new Intl.Segmenter().segment('a'), new Intl.NumberFormat(), class {}, queueMicrotask];
+        Reflect.getPrototypeOf((function* () {})()), Reflect.getPrototypeOf((async function* () {})()), new Intl.Segmenter().segment('a'), new Intl.NumberFormat(), class {}];
       try { Device.getDeviceStatus('no', 'p') } catch (denied) { samples.push(denied) }
       // A sample is the run's own; what it inherits, and what its accessors are, is shared.
       const seen = new Set(own), queue = [], open = [];
@@ -105,7 +105,6 @@ def test_everything_that_two_runs_could_share_is_frozen(runner: asyncio.Runner) 
           for (const f of Object.values(Object.getOwnPropertyDescriptor(Object(s), key) ?? {})) visit(f, `sample ${i} ${key}`);
       }
       visit(Reflect.getPrototypeOf(globalThis), 'global'); visit(Reflect.getPrototypeOf(Date), 'Date'); visit(Reflect.getPrototypeOf(Math), 'Math');
-      visit(queueMicrotask, 'queueMicrotask');
       while (queue.length) {
         const [value, path] = queue.pop();
         if (!Object.isFrozen(value)) open.push(path);
@@ -122,7 +121,7 @@ def test_everything_that_two_runs_could_share_is_frozen(runner: asyncio.Runner) 
 @pytest.mark.parametrize(
     "name",
     ["WeakRef", "FinalizationRegistry", "SharedArrayBuffer", "Atomics", "WebAssembly", "Temporal",
-     "setTimeout", "clearTimeout", "__timer_manager", "__TimerManager", "engine", "config", "harden",
+     "__timer_manager", "__TimerManager", "engine", "config", "harden",
      "hostEval", "process", "require"],
 )  # fmt: skip
 def test_a_script_cannot_name(runner: asyncio.Runner, name: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scriptops.controller.v1 import controller_pb2 as wire
 
 from executor.model import (
+    Isolation,
     Limits,
     LogLevel,
     LogLine,
@@ -30,6 +31,11 @@ LIMITS = st.builds(
     wall_time_ms=st.integers(1, 10_000),
     output_bytes=st.integers(1, 10_000),
     writes=st.integers(1, 100),
+    heap_bytes=st.integers(1, 2**40),
+    fetches=st.integers(1, 100),
+    state_bytes=st.integers(1, 2**20),
+    cpu_time_ms=st.integers(1, 10_000),
+    wait_ms=st.integers(1, 60_000),
 )
 SCRIPTS = st.builds(
     ScriptRef,
@@ -39,6 +45,8 @@ SCRIPTS = st.builds(
     type=st.integers(0, 9),
     file=TEXT,
     limits=LIMITS,
+    isolation=st.sampled_from(Isolation),
+    network_allow=st.lists(TEXT, max_size=2).map(tuple),
 )
 RUNS = st.lists(st.builds(RunRequest, KEYS, st.binary(max_size=9)), min_size=1, max_size=3)
 WORKS = st.builds(lambda script, runs: Work(script, tuple(runs)), SCRIPTS, RUNS) | st.builds(
@@ -48,7 +56,7 @@ VALUES = TEXT | st.booleans() | st.floats(allow_nan=False)
 RESULTS = st.builds(
     RunResult,
     key=KEYS,
-    outcome=st.sampled_from(Outcome),
+    outcome=st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.WAITING]),
     message=TEXT,
     logs=st.lists(st.builds(LogLine, st.sampled_from(LogLevel), TEXT), max_size=2).map(tuple),
     writes=st.lists(
@@ -56,6 +64,8 @@ RESULTS = st.builds(
     ).map(tuple),
     duration_us=st.integers(0, 2**63),
     load=st.booleans(),
+    state=st.binary(max_size=9),
+    replies=st.binary(max_size=9),
 )
 
 
@@ -77,10 +87,12 @@ def test_results_survive_the_wire(results: list[RunResult]) -> None:
         (Outcome, "OUTCOME", wire.Outcome),
         (LogLevel, "LOG_LEVEL", wire.LogLevel),
         (ScriptType, "SCRIPT_TYPE", wire.ScriptType),
+        (Isolation, "ISOLATION", wire.Isolation),
     ],
 )
 def test_our_numbers_are_the_numbers_of_the_wire(ours, prefix, theirs) -> None:
-    expected = {f"{prefix}_{member.name}": member.value for member in ours}
+    # Zero is the default of one and never sent of the other.
+    expected = {f"{prefix}_{member.name}": member.value for member in ours if member}
     assert {f"{prefix}_UNSPECIFIED": 0, **expected} == dict(theirs.items())
 
 

@@ -17,6 +17,7 @@ from executor.main import Executor
 from executor.model import Limits, LogLevel, LogLine, Outcome, RunKey, RunResult, Work, Write
 from executor.session.stream import CAPACITY
 from tests.executor.controller import Controller, Session, serving
+from tests.executor.guests import wasm
 from tests.executor.running import activation, digest_of, eventually, key, runs, script
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def test_a_run_goes_in_and_its_result_comes_out() -> None:
     async def body(controller: Controller, session: Session) -> None:
         assert session.hello is not None
         assert (session.hello.protocol, session.hello.name) == (1, "test")
-        assert list(session.hello.script_types) == [wire.SCRIPT_TYPE_JS]
+        assert list(session.hello.script_types) == [wire.SCRIPT_TYPE_JS, wire.SCRIPT_TYPE_WASM]
+        assert session.hello.engines["sandbox"] == "all layers"
         assert session.hello.engines["v8"].count(".") >= 2
         assert session.credit == [CAPACITY]
         await session.ask(Work(script(RULE), runs(activation())))
@@ -151,11 +153,25 @@ def test_a_fetch_that_fails_for_now_makes_the_run_unavailable() -> None:
     with_session(body)
 
 
-def test_a_wasm_run_is_answered_unavailable() -> None:
+def test_a_wasm_run_goes_to_its_own_engine() -> None:
     async def body(controller: Controller, session: Session) -> None:
-        await session.ask(Work(script(b"\0asm", type=2), runs(activation())))
+        module = wasm('(module (func (export "main")))')
+        controller.publish(module)
+        await session.ask(Work(script(module, type=2), runs(activation())))
+        [result] = await answered(session, key(1))
+        assert result.outcome is Outcome.SUCCEEDED
+        assert session.hello is not None
+        assert sorted(session.hello.script_types) == [1, 2]
+        assert {"v8", "wasmtime"} <= set(session.hello.engines)
+
+    with_session(body)
+
+
+def test_a_run_of_an_unknown_type_is_answered_unavailable() -> None:
+    async def body(controller: Controller, session: Session) -> None:
+        await session.ask(Work(script(b"?", type=99), runs(activation())))
         assert await answered(session, key(1)) == [
-            RunResult(key(1), Outcome.UNAVAILABLE, "no engine for Wasm in this executor")
+            RunResult(key(1), Outcome.UNAVAILABLE, "no engine for type 99 in this executor")
         ]
 
     with_session(body)

@@ -8,11 +8,11 @@ from executor.supervisor import codec
 from executor.worker import frames
 from tests.executor.running import activation, key, runs
 
-GOOD = [1, "", [[3, "careful"]], [["switch", "state", 5, 1, False]]]
+GOOD = [1, "", [[3, "careful"]], [["switch", "state", 5, 1, False]], {"count": 2}, []]
 
 
 def test_completions_become_results_in_order() -> None:
-    body = orjson.dumps([GOOD, [2, "Error: x", [], []]])
+    body = orjson.dumps([GOOD, [2, "Error: x", [], [], None, []]])
     assert codec.results(body, runs(activation(), activation()), duration_us=7) == [
         RunResult(
             key(1),
@@ -21,6 +21,7 @@ def test_completions_become_results_in_order() -> None:
             (LogLine(LogLevel.WARN, "careful"),),
             (Write("switch", "state", 5.0, 1, force=False),),
             7,
+            state=b'{"count":2}',
         ),
         RunResult(key(2), Outcome.FAILED, "Error: x", duration_us=7),
     ]
@@ -35,19 +36,25 @@ def test_completions_become_results_in_order() -> None:
         pytest.param(orjson.dumps([]), id="too few"),
         pytest.param(orjson.dumps([GOOD, GOOD]), id="too many"),
         pytest.param(orjson.dumps([[1, ""]]), id="a short completion"),
-        pytest.param(orjson.dumps([[3, "", [], []]]), id="an outcome that is not the worker's"),
-        pytest.param(orjson.dumps([["1", "", [], []]]), id="an outcome that is text"),
-        pytest.param(orjson.dumps([[1, None, [], []]]), id="no message"),
-        pytest.param(orjson.dumps([[1, "", [[9, "x"]], []]]), id="an unknown level"),
-        pytest.param(orjson.dumps([[1, "", [[1, 5]], []]]), id="a log that is no text"),
-        pytest.param(orjson.dumps([[1, "", [], [["a", "p", None, 0, False]]]]), id="no value"),
-        pytest.param(orjson.dumps([[1, "", [], [["a", "p", [1], 0, False]]]]), id="a list as value"),
-        pytest.param(orjson.dumps([[1, "", [], [["a", "p", 1, 7, False]]]]), id="an unknown qos"),
-        pytest.param(orjson.dumps([[1, "", [], [[1, "p", 1, 0, False]]]]), id="an alias that is no text"),
-        pytest.param(orjson.dumps([[1, "", [], [["a", "p"]]]]), id="a short write"),
-        pytest.param(b'[[1,"\\ud800",[],[]]]', id="a lone surrogate"),
+        pytest.param(orjson.dumps([[7, "", [], [], None, []]]), id="an outcome that is not the worker's"),
+        pytest.param(orjson.dumps([["1", "", [], [], None, []]]), id="an outcome that is text"),
+        pytest.param(orjson.dumps([[1, None, [], [], None, []]]), id="no message"),
+        pytest.param(orjson.dumps([[1, "", [[9, "x"]], [], None, []]]), id="an unknown level"),
+        pytest.param(orjson.dumps([[1, "", [[1, 5]], [], None, []]]), id="a log that is no text"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p", None, 0, False]], None, []]]), id="no value"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p", [1], 0, False]], None, []]]), id="a list as value"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p", 1, 7, False]], None, []]]), id="an unknown qos"),
+        pytest.param(orjson.dumps([[1, "", [], [[1, "p", 1, 0, False]], None, []]]), id="an alias that is no text"),
+        pytest.param(orjson.dumps([[1, "", [], [["a", "p"]], None, []]]), id="a short write"),
+        pytest.param(orjson.dumps([[1, "", [], [], [], []]]), id="a state that is no object"),
+        pytest.param(orjson.dumps([[1, "", [], [], None, [{"n": 0}]]]), id="a good run that wants more"),
+        pytest.param(orjson.dumps([[0, "", [], [], None, []]]), id="a run that waits for nothing"),
+        pytest.param(orjson.dumps([[0, "", [], [], None, [{"op": "fetch"}]]]), id="a wanted op without a number"),
+        pytest.param(orjson.dumps([[0, "", [], [], None, [7]]]), id="a wanted op that is no object"),
+        pytest.param(orjson.dumps([[0, "", [], [], None, None]]), id="no list of wanted ops"),
+        pytest.param(b'[[1,"\\ud800",[],[],null,[]]]', id="a lone surrogate"),
         pytest.param(b"[" * 100_000, id="deep nesting"),
-        pytest.param(b'[[[1],"",[],[]]]', id="an unhashable outcome"),
+        pytest.param(b'[[[1],"",[],[],null,[]]]', id="an unhashable outcome"),
     ],
 )  # fmt: skip
 def test_an_answer_that_was_not_agreed_is_refused(answer: bytes) -> None:

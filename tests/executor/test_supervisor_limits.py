@@ -204,7 +204,7 @@ def test_memory_is_capped_from_outside() -> None:
     async def bomb() -> list[RunResult]:
         pool = Pool(workers=1, memory_bytes=160 * 1024 * 1024)
         await pool.supervisor.start()
-        limits = Limits(wall_time_ms=10_000)
+        limits = Limits(wall_time_ms=10_000, heap_bytes=1 << 30)
         body = b"function main() { const a = []; for (;;) a.push(new Uint8Array(1e5).fill(1)) }"
         results = await pool.run(body, activation(), limits=limits)
         results += await pool.run(GOOD, activation())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executor.model import Outcome, RunResult, ScriptType, Work
+from executor.model import Outcome, RunResult, Work
 from tests.executor.running import Pool, activation, eventually, key, runs, script
 
 if TYPE_CHECKING:
@@ -139,9 +139,7 @@ def test_what_is_abandoned_is_not_answered(runner: asyncio.Runner, pool: Pool) -
     assert runner.run(abandon()) == ["run-1"]
 
 
-@pytest.mark.parametrize(
-    ("number", "name"), [(ScriptType.WASM, "Wasm"), (0, "type 0"), (99, "type 99")]
-)
+@pytest.mark.parametrize(("number", "name"), [(0, "type 0"), (99, "type 99")])
 def test_a_script_type_without_an_engine_is_unavailable(
     runner: asyncio.Runner, pool: Pool, number: int, name: str
 ) -> None:

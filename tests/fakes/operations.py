@@ -23,6 +23,8 @@ class FakeOperations:
     run_documents: list[JsonObject] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     refusals: dict[ObjectKey, Exception] = field(default_factory=dict)
+    recording_documents: list[JsonObject] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
     inside: JsonObject = field(default_factory=dict)
     triggered: list[tuple[ObjectKey, Cause, bytes]] = field(default_factory=list)
 
@@ -47,6 +49,23 @@ class FakeOperations:
 
     def run(self, run_id: RunId) -> JsonObject | None:
         return next((run for run in self.run_documents if text(run.get("id")) == run_id), None)
+
+    async def recording(self, run_id: RunId) -> JsonObject | None:
+        found = (it for it in self.recording_documents if text(it.get("id")) == run_id)
+        return next(found, None)
+
+    async def recordings(
+        self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
+    ) -> Sequence[JsonObject]:
+        found = []
+        for recording in self.recording_documents:
+            name = mapping(recording.get("script"))
+            if namespace in {None, name.get("namespace")} and script in {None, name.get("name")}:
+                found.append(recording)
+        return found[:limit]
+
+    async def recorded_artifact(self, digest: str) -> bytes | None:
+        return self.artifacts.get(digest)
 
     async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
         if script in self.refusals:

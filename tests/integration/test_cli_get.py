@@ -133,6 +133,19 @@ def test_all_namespaces_come_with_their_names(scriptops, door):
     ]
 
 
+def test_what_a_script_remembers_is_shown_wide_in_short_and_in_json_in_full(
+    scriptops, operations, door
+):
+    state = {"on": True, "seen": ["x" * 100], "last": "\x1b[2J"}
+    operations.script_documents = [{**SCRIPT, "state": state}, ELSEWHERE]
+    wide = scriptops("get", "scripts", "-A", "-o", "wide").out
+    full = scriptops("get", "scripts", "-A", "-o", "json").out
+    narrow = scriptops("get", "scripts", "-A").out
+    assert ('on=true seen=["xxx' in wide, "…" in wide, "\x1b" in wide) == (True, True, False)
+    assert [item.get("state") for item in json.loads(full)["items"]] == [state, None]
+    assert "on=true" not in narrow
+
+
 def test_wide_shows_messages_that_cannot_steer_the_terminal(scriptops, door):
     out = scriptops("get", "scripts", "-o", "wide").out
     assert "abababababab" in out

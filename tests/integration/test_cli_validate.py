@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.adapters import template
+from tests.executor.packing import zipped
 from tests.integration.command_line import CommandLine
 
 MANIFEST = """\
@@ -170,3 +171,22 @@ def test_another_namespace_is_a_finding_until_it_is_allowed(scriptops, tmp_path)
     code, out, _ = scriptops("validate", str(tmp_path))
     assert (code, "/metadata/namespace" in out) == (1, True)
     assert scriptops("validate", str(tmp_path), "--allow-namespace", "other").code == 0
+
+
+def test_packages_are_unpacked_and_told_what_is_wrong_with_them(scriptops, repository):
+    good = repository / "scripts/good"
+    good.mkdir()
+    (good / "1.0.zip").write_bytes(zipped({"main.js": "export function main() {}"}))
+    (good / "1.1.zip").write_bytes(zipped({"rule.js": "export function main() {}"}))
+    (good / "1.2.gz").write_bytes(b"function main() {}")
+    write(repository, "manifests/rules/good.yaml", MANIFEST.format(name="good", version='"1.0"'))
+    code, out, _ = scriptops("validate", str(repository))
+    assert (code, out) == (
+        1,
+        (
+            'scripts/good/1.1.zip  PackageInvalid  the package names no entry: add main.js, or "main" in '
+            "a package.json at its top\n"
+            "scripts/good/1.2.gz  PackageInvalid  this is not gzip (Error -3 while decompressing data: "
+            "incorrect header check); pack it anew with `gzip -9 -n`\n"
+        ),
+    )

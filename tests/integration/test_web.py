@@ -136,10 +136,21 @@ def test_in_dev_caches_ask_again() -> None:
         assert door.ask(PATH).headers["cache-control"] == "no-cache"
 
 
-def test_wasm_has_its_own_type(door: Door) -> None:
-    door.registry.publish(REF._replace(ext="wasm"), b"\0asm")
-    answer = door.ask(PATH.replace(".js", ".wasm"))
-    assert (answer.headers["content-type"], answer.body) == ("application/wasm", b"\0asm")
+@pytest.mark.parametrize(
+    ("ext", "content", "content_type"),
+    [
+        ("wasm", b"\0asm", "application/wasm"),
+        ("zip", b"PK", "application/zip"),
+        ("gz", b"\x1f\x8b", "application/gzip"),
+    ],
+)
+def test_other_artifacts_have_their_own_type_and_no_encoding(
+    door: Door, ext: str, content: bytes, content_type: str
+) -> None:
+    door.registry.publish(REF._replace(ext=ext), content)
+    answer = door.ask(PATH.replace(".js", f".{ext}"))
+    assert (answer.headers["content-type"], answer.body) == (content_type, content)
+    assert "content-encoding" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,18 @@
 # the tests that need it then fail by name, the others are still worth running.
 set -euo pipefail
 
-# program:package, the one list of what tests call.
+# program:package, or folder:package; the one list of what tests call.
 NEEDED=(
     git:git
     kubectl:kubernetes-client
     ssh-keygen:openssh-client
     sshd:openssh-server
     openssl:openssl
+    clang:clang
+    wasm-ld:lld
+    npm:npm
+    /usr/bin/cargo:cargo
+    /usr/lib/rustlib/wasm32-unknown-unknown:libstd-rust-dev-wasm32
 )
 
 PATH=${PATH}:/usr/sbin:/sbin
@@ -20,7 +25,7 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 
 missing=()
 for need in "${NEEDED[@]}"; do
-    command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+    [[ -d ${need%%:*} ]] || command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
 done
 
 if ((${#missing[@]})); then

@@ -355,10 +355,12 @@ class Process:
 
 
 @contextlib.contextmanager
-def executor(address: str, log: Path, *, workers: int = 1, name: str = "test") -> Iterator[Process]:
+def executor(
+    address: str, log: Path, *options: str, workers: int = 1, name: str = "test"
+) -> Iterator[Process]:
     """An executor process that serves the controller at `address`."""
     process = Process(
-        ("executor", address, f"--workers={workers}", f"--name={name}", "--log=json"), log
+        ("executor", address, f"--workers={workers}", f"--name={name}", "--log=json", *options), log
     )
     process.start()
     try:

@@ -2,7 +2,8 @@
 //
 // That function puts what guests share out of their reach: afterwards everything that two runs can
 // both get hold of is frozen, has no clock, no randomness and no way to make code from strings.
-// It is called after the host's own objects exist, with those of them that guests will see.
+// It is called after the host's own objects exist, with those of them that guests will see. It
+// returns a function that does the same for objects made later.
 //
 // Not promised: that V8 has no bugs, or that a stack overflow comes at the same depth every time.
 (() => {
@@ -122,6 +123,9 @@
     hasOwn(object, "constructor") && typeof object.constructor === "function"
     && object.constructor.prototype === object;
 
+  // What is frozen already; it is not walked again for what comes later.
+  const frozen = new WeakSet();
+
   function freezeAll(roots) {
     // Converting every method would slow the hot ones (push, get, then) for code nobody writes.
     const wide = new Set([
@@ -131,7 +135,7 @@
     const found = [];
     const visit = (value) => {
       if ((typeof value !== "object" && typeof value !== "function") || value === null) return;
-      if (seen.has(value)) return;
+      if (seen.has(value) || frozen.has(value)) return;
       seen.add(value);
       found.push(value);
     };
@@ -156,7 +160,10 @@
         }
       }
     }
-    found.forEach(freeze);
+    for (const object of found) {
+      freeze(object);
+      frozen.add(object);
+    }
   }
 
   return (seenByGuests) => {
@@ -164,10 +171,13 @@
     for (const name of EMPTIED) globalThis[name] = undefined;
     for (const name of REGEXP_STATICS) delete RegExp[name];
     delete RegExp.prototype.compile;
+    // The last way to Temporal, whose prototypes nobody else leads to.
+    delete Date.prototype.toTemporalInstant;
     delete Math.random;
     tameFunctions();
     tameDate();
     tameIntl();
     freezeAll([globalThis, ...hiddenRoots(), ...seenByGuests]);
+    return freezeAll;
   };
 })()

@@ -1,23 +1,24 @@
 // The second script of every isolate; its value makes the one object that Python talks to.
 //
 // Python sets a property of it and reads another, strings only. Runs are started in the first
-// crossing; their microtasks run when it ends; their completions are read in the second.
-((harden, config) => {
+// crossing; their microtasks run when it ends; their completions are read in the second. Where a
+// run has set timers, each further crossing lets one of them fire.
+((harden, config, timeOf, globalsOf) => {
   "use strict";
 
-  const { SUCCEEDED, FAILED, OUTPUT_TOO_LARGE, DENIED, LOAD_FAILED } = config.outcomes;
+  const { WAITING, SUCCEEDED, FAILED, OUT_OF_MEMORY, OUTPUT_TOO_LARGE, DENIED, LOAD_FAILED } = config.outcomes;
   const { WARN } = config.levels;
-  const { FLOOD_FACTOR, VALUE_CHARACTERS, PROPERTY_CHARACTERS, MESSAGE_CHARACTERS } = config.caps;
+  const {
+    FLOOD_FACTOR, VALUE_CHARACTERS, PROPERTY_CHARACTERS, MESSAGE_CHARACTERS, KEY_CHARACTERS,
+    REQUEST_CHARACTERS, JSON_DEPTH,
+  } = config.caps;
   const NO_MAIN = "the script has no function main; declare `function main(event) { ... }`";
   const UNSETTLED = "main() never finished: it awaits a promise that nothing settles";
 
   // Kept from before the hardening, which takes these away from everyone else.
   const hostEval = eval;
   const HostFunction = Function;
-  const HostDate = Date;
-  const dateText = Date.prototype.toString;
-  const { apply, construct } = Reflect;
-  const { freeze, hasOwn, keys, setPrototypeOf, defineProperty } = Object;
+  const { hasOwn, keys, defineProperty } = Object;
   const { parse, stringify } = JSON;
   const { isArray } = Array;
   const wellFormed = Function.prototype.call.bind(String.prototype.toWellFormed);
@@ -40,7 +41,7 @@
     }
     if (value === null) return "null";
     try {
-      if (value instanceof Error) return `${value.name}: ${value.message}`;
+      if (value instanceof Error) return `${value.name}: ${value.message}${globals.advice(value)}`;
       return String(stringify(value));
     } catch {
       return "[object that JSON cannot express]";
@@ -69,7 +70,13 @@
     return text.slice(0, end);
   }
 
-  function warn(run, text) { run.logs.push([WARN, text]); }
+  // Ours are not counted as output, and a script can provoke as many as it likes.
+  const WARNINGS = 100;
+  function warn(run, text) {
+    run.warned += 1;
+    if (run.warned < WARNINGS) run.logs.push([WARN, text]);
+    else if (run.warned === WARNINGS) run.logs.push([WARN, "further warnings were dropped"]);
+  }
 
   function print(run, level, values) {
     if (run.over) return;
@@ -121,7 +128,139 @@
     for (const [property, value] of values) run.writes.push([alias, property, value, qos, force]);
   }
 
+  // ---- what a run wants from the world
+
+  // Ask for `op`: plain JSON, `{ op: "fetch", ... }`. A promise of the reply, an object with `n`,
+  // `ok` and, when not ok, `code` and `message`; it rejects, with Denied, only when the place is not
+  // one that the script may ask.
+  //
+  // The first time the reply is not there: the promise stays pending, and when the run has nothing
+  // else to do it ends as waiting for it. Then it is run again from its activation, which has the
+  // reply; as a run does the same again, the n-th op it asks for is the n-th it asked for before.
+  // A reply comes as much later, in the run's own time, as the world took for it.
+  // Throws Denied when the run may not ask, or has asked often enough.
+  function ask(run, op) {
+    if (run.over) throw new Error("the run is over");
+    if (!(run.fetches > 0)) throw new Denied("this script may not fetch; its manifest grants it places with spec.network.allow");
+    if (!(run.asked < run.fetches)) throw new Denied(`a run may fetch at most ${run.fetches} times; spec.limits.fetches says so`);
+    const n = run.asked;
+    run.asked += 1;
+    const reply = run.replies.find((known) => known.n === n);
+    if (reply !== undefined) {
+      return new Promise((resolve, reject) => {
+        const settle = () => {
+          if (reply.code === "Denied") reject(new Denied(`${op.op} ${String(op.url).slice(0, PROPERTY_CHARACTERS)}: ${reply.message}`));
+          else resolve(reply);
+        };
+        time.set(run, settle, reply.ms, [], false);
+      });
+    }
+    // As if its timer had been set: what comes after has the same numbers then as now.
+    run.timerId += 1;
+    // What is sent is this text, whatever the objects in it would say when they are asked again.
+    const text = portable(stringify({ ...op, n }), "a request");
+    const { length } = text;
+    if (length > REQUEST_CHARACTERS) {
+      throw new Denied(`a request of ${length} characters is too large; at most ${REQUEST_CHARACTERS} are sent`);
+    }
+    run.wanted.push(parse(text));
+    return new Promise(() => {});
+  }
+
+  // ---- what a script remembers from run to run, as JSON text by key
+
+  // Taken out of the activation when it is first asked for: most runs never do.
+  function remembered(run) {
+    if (run.state === undefined) {
+      run.state = new Map();
+      for (const key of keys(run.before)) put(run, key, stringify(run.before[key]));
+    }
+    return run.state;
+  }
+
+  // What `key` with `text` adds to the JSON of the whole: quotes and escapes, colon and comma.
+  const entryBytes = (key, text) => utf8Bytes(stringify(key)) + utf8Bytes(text) + 2;
+
+  function put(run, key, text) {
+    run.stateBytes += entryBytes(key, text);
+    run.state.set(key, text);
+  }
+
+  function forget(run, key) {
+    const text = remembered(run).get(key);
+    if (text === undefined) return false;
+    run.stateBytes -= entryBytes(key, text);
+    return run.state.delete(key);
+  }
+
+  function stateKey(key) {
+    if (typeof key === "string" && key !== "" && key.length <= KEY_CHARACTERS) return wellFormed(key);
+    throw new TypeError(`a state key is a string of 1 to ${KEY_CHARACTERS} characters`);
+  }
+
+  function stateText(value) {
+    let text;
+    try {
+      text = stringify(value);
+    } catch (error) {
+      throw new TypeError("a state value must be what JSON can express", { cause: error });
+    }
+    if (text === undefined) throw new TypeError(`a state value must be what JSON can express, not ${typeof value}`);
+    return portable(text, "a state value");
+  }
+
+  // What the other side could not read, though V8 writes it: half a character, or a tower.
+  const LONE = /(?<!\\)(?:\\\\)*\\ud[89a-f][0-9a-f]{2}/;
+  function portable(text, what) {
+    if (LONE.test(text)) throw new TypeError(`${what} has text that is not well-formed`);
+    let depth = 0;
+    let inText = false;
+    for (let i = 0; i < text.length; i += 1) {
+      const character = text[i];
+      if (inText) {
+        if (character === "\\") i += 1;
+        else if (character === '"') inText = false;
+      } else if (character === '"') inText = true;
+      else if (character === "[" || character === "{") {
+        depth += 1;
+        if (depth > JSON_DEPTH) throw new RangeError(`${what} is nested more than ${JSON_DEPTH} deep`);
+      } else if (character === "]" || character === "}") depth -= 1;
+    }
+    return text;
+  }
+
+  function stateOf(run) {
+    if (run.state === undefined) return null;
+    const object = { __proto__: null };
+    for (const [key, text] of run.state) object[key] = parse(text);
+    return object;
+  }
+
   const OPS = {
+    State: {
+      get: (run) => (key) => {
+        const text = remembered(run).get(stateKey(key));
+        return text === undefined ? undefined : parse(text);
+      },
+      set: (run) => (key, value) => {
+        if (run.over) throw new Error("the run is over");
+        const name = stateKey(key);
+        const text = stateText(value);
+        const before = remembered(run).get(name);
+        const freed = before === undefined ? 0 : entryBytes(name, before);
+        const bytes = run.stateBytes - freed + entryBytes(name, text);
+        if (bytes > run.stateLimit) {
+          throw new Denied(`the state would be ${bytes} bytes; at most ${run.stateLimit} are kept, as spec.limits.state says`);
+        }
+        run.stateBytes = bytes;
+        run.state.set(name, text);
+      },
+      delete: (run) => (key) => {
+        if (run.over) throw new Error("the run is over");
+        return forget(run, stateKey(key));
+      },
+      keys: (run) => () => [...remembered(run).keys()],
+    },
     Device: {
       listReadableDevices: (run) => () => keys(run.read),
       listWritableDevices: (run) => () => run.write.slice(),
@@ -165,88 +304,63 @@
 
   const makers = (global) =>
     config.surface.filter((op) => op.global === global).map((op) => [op.name, OPS[global][op.name]]);
-  const DEVICE = makers("Device");
-  const CONSOLE = makers("console");
+  const TABLES = { Device: makers("Device"), console: makers("console"), State: makers("State") };
 
-  function surface(table, run) {
+  function surface(name, run) {
+    const table = TABLES[name];
     const object = {};
     for (let i = 0; i < table.length; i += 1) object[table[i][0]] = table[i][1](run);
     return object;
   }
 
-  // ---- the clock, the randomness and the environment of one run
+  // ---- the globals of one run
 
-  function dateAt(now) {
-    function Date(...parts) {
-      if (new.target === undefined) return apply(dateText, new HostDate(now), []);
-      return construct(HostDate, parts.length === 0 ? [now] : parts, new.target);
+  // Heaps that are full end the process; buffers that cannot be had are an error like any other.
+  function starved(error) {
+    try {
+      return error instanceof RangeError && error.message === "Array buffer allocation failed";
+    } catch {
+      return false;
     }
-    Date.prototype = HostDate.prototype;
-    Date.now = () => now;
-    return setPrototypeOf(Date, SharedDate);
   }
 
-  // Mulberry32: 32 bits of state, good enough for jitter and sampling, and not a secret.
-  function randomFrom(seed) {
-    let state = seed >>> 0;
-    return () => {
-      state = (state + 0x6d2b79f5) >>> 0;
-      let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-      mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-      return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-    };
+  // The run has failed: something of it threw, and nothing of it will catch that.
+  function fault(run, error) {
+    if (run.over || run.faulted) return;
+    run.faulted = true;
+    run.outcome = Denied.made(error) ? DENIED : starved(error) ? OUT_OF_MEMORY : FAILED;
+    run.message = message(error, file);
   }
 
-  const ENV = {
-    __proto__: null,
-    get(name) { return hasOwn(this, name) ? this[name] : undefined; },
-  };
-  let SharedDate;
-  const then = Promise.prototype.then;
-  const settled = Promise.resolve();
-  const queueMicrotask = (task) => {
-    if (typeof task !== "function") throw new TypeError("queueMicrotask needs a function");
-    apply(then, settled, [() => { task(); }]);
-  };
-
-  // The names a script finds as globals, in the order in which `globals` gives their values.
-  // __TimerManager is a class of mini-racer that would otherwise be in scope, and assignable.
-  const NAMES = "Device, Deno, console, Date, Math, performance, queueMicrotask, globalThis, __TimerManager";
-
-  function instantiate(factory, run, activation) {
-    const { now, seed, env } = activation;
-    const Device = surface(DEVICE, run);
-    const console = surface(CONSOLE, run);
-    const Deno = { env: freeze(setPrototypeOf(env, ENV)) };
-    const Date = dateAt(now);
-    const ownMath = { __proto__: Math, random: randomFrom(seed) };
-    const performance = { now: () => 0, timeOrigin: now };
-    const own = {
-      __proto__: globalThis, Device, Deno, console, Date, Math: ownMath, performance, queueMicrotask,
-      globalThis: undefined,
-    };
-    own.globalThis = own;
-    return factory(
-      Device, Deno, console, Date, ownMath, performance, queueMicrotask, own, undefined,
-    )();
-  }
+  const bundles = { __proto__: null };
+  let hardenMore;
+  const time = timeOf(config.caps, fault);
+  const globals = globalsOf({
+    bundle: (name) => bundles[name], harden: (roots) => hardenMore(roots), fault, ask, time, surface,
+  });
 
   function newRun(activation, limits) {
     return {
       outcome: 0, message: "", logs: [], writes: [], read: activation.read,
       write: activation.write, staged: new Map(), sets: 0, printed: 0, flooded: false,
-      truncated: false, over: false, limit: limits.writes, output: limits.output,
+      truncated: false, warned: 0, over: false, limit: limits.writes, output: limits.output,
+      replies: activation.replies ?? [], wanted: [], asked: 0, fetches: limits.fetches,
+      before: activation.state ?? {}, state: undefined, stateBytes: 2, stateLimit: limits.state,
+      id: activation.run ?? "", env: activation.env, now: activation.now, seed: activation.seed,
+      faulted: false, made: {}, done: undefined, elapsed: 0, timers: [], timersSet: 0, timerId: 0,
+      timerLevel: 0, firing: undefined,
     };
   }
 
   // ---- errors, told safely: everything about a thrown value may be a trap
 
   function placed(stack, file) {
-    const at = stack.indexOf(`${file}:`);
+    // Behind the message, which may look like a place itself.
+    const at = stack.indexOf(`${file}:`, stack.indexOf("\n    at "));
     if (at < 0) return "";
     const [line, column] = stack.slice(at + file.length + 1).split(/[^0-9]/, 2).map(Number);
     if (!(line > 0)) return "";
-    return ` (${file}:${line}:${line === 1 ? column - PREFIX.length : column})`;
+    return ` (${file}:${line}:${line === 1 ? column - prefix.length : column})`;
   }
 
   function told(error, file) {
@@ -257,7 +371,7 @@
     const text = typeof message === "string" ? message : "";
     const what = typeof name === "string" && name !== "" ? name : "Error";
     if (text === "" && typeof stack !== "string") return "the script threw an object that is not an Error";
-    return `${what}${text === "" ? "" : `: ${text}`}`.slice(0, MESSAGE_CHARACTERS)
+    return `${what}${text === "" ? "" : `: ${text}`}${globals.advice(error)}`.slice(0, MESSAGE_CHARACTERS)
       + (typeof stack === "string" ? placed(stack, file) : "");
   }
 
@@ -271,19 +385,22 @@
 
   // ---- scripts
 
-  const PREFIX = `(function (${NAMES}) { return function () { "use strict"; `;
+  let prefix = "";
   let source = "";
   let file = "";
-  let factory;
+  let instantiate;
 
   // A source that is not a whole function body by itself is refused here, with an error that V8
   // itself reports: such text could end our wrapper early and go on outside of it.
   function parseAlone() { HostFunction(`"use strict";\n${source}`); }
 
   function compiled() {
-    return hostEval(
-      `${PREFIX}${source}\n;return typeof main === "undefined" ? undefined : main; }; })\n//# sourceURL=${file}`,
+    const names = globals.mentioned(source);
+    prefix = `(function (${names.join(", ")}) { return function () { "use strict"; `;
+    const scope = hostEval(
+      `${prefix}${source}\n;return typeof main === "undefined" ? undefined : main; }; })\n//# sourceURL=${file}`,
     );
+    return (run) => scope(...names.map((name) => globals.made(run, name)))();
   }
 
   // ---- runs
@@ -292,17 +409,16 @@
 
   async function drive(run, activation) {
     try {
-      const main = instantiate(factory, run, activation);
+      const main = instantiate(run);
       if (typeof main === "function") {
         await main(activation.event);
-        run.outcome = SUCCEEDED;
+        if (!run.faulted) run.outcome = SUCCEEDED;
       } else {
         run.outcome = LOAD_FAILED;
         run.message = NO_MAIN;
       }
     } catch (error) {
-      run.outcome = Denied.made(error) ? DENIED : FAILED;
-      run.message = message(error, file);
+      fault(run, error);
     }
   }
 
@@ -310,7 +426,9 @@
 
   function isActivation(value) {
     return isRecord(value) && isRecord(value.env) && isRecord(value.read) && isArray(value.write)
-      && typeof value.now === "number" && typeof value.seed === "number";
+      && typeof value.now === "number" && typeof value.seed === "number"
+      && (value.state === undefined || isRecord(value.state))
+      && (value.replies === undefined || (isArray(value.replies) && value.replies.every(isRecord)));
   }
 
   function start(batch) {
@@ -324,6 +442,9 @@
 
   function completion(run) {
     run.over = true;
+    if (run.outcome === 0 && run.wanted.length > 0 && !run.flooded) {
+      return [WAITING, "", run.logs, [], null, run.wanted];
+    }
     if (run.flooded) {
       run.outcome = OUTPUT_TOO_LARGE;
       run.message = `the script printed more than ${FLOOD_FACTOR * run.output} bytes`;
@@ -331,14 +452,25 @@
       run.outcome = FAILED;
       run.message = UNSETTLED;
     }
+    for (const { op, url } of run.wanted) {
+      warn(run, `${op} ${String(url).slice(0, PROPERTY_CHARACTERS)} was not awaited, so it was not sent`);
+    }
     if (run.truncated) warn(run, `output over ${run.output} bytes was dropped`);
-    if (run.outcome !== SUCCEEDED) return [run.outcome, run.message, run.logs, []];
+    if (run.outcome !== SUCCEEDED) return [run.outcome, run.message, run.logs, [], stateOf(run), []];
     for (const [alias, values] of run.staged) {
       for (const property of values.keys()) {
         warn(run, `${alias}.${property} was set but not committed, so it was dropped; call Device.commitDevice`);
       }
     }
-    return [SUCCEEDED, "", run.logs, run.writes];
+    return [SUCCEEDED, "", run.logs, run.writes, stateOf(run), []];
+  }
+
+  // False when the run is done with: it has ended, waits for the world, or for nothing at all.
+  function goesOn(run) {
+    if (run.done !== undefined) return false;
+    if (run.outcome === 0 && !run.flooded && run.wanted.length === 0 && time.advance(run)) return true;
+    run.done = completion(run);
+    return false;
   }
 
   // An exception of an accessor would end the process inside mini-racer, so accessors never throw;
@@ -346,18 +478,22 @@
   const engine = {
     set source(text) { source = text; },
     set file(text) { file = text; },
+    set web(text) { bundles.web = text; },
+    set idna(text) { bundles.idna = text; },
+    set encodings(text) { bundles.encodings = text; },
+    set aes(text) { bundles.aes = text; },
     compile() {
       parseAlone();
-      factory = compiled();
+      instantiate = compiled();
       source = "";
     },
     check() {
       parseAlone();
       const nothing = { now: 0, seed: 0, event: null, env: {}, read: {}, write: [] };
-      const run = newRun(nothing, { writes: 1, output: 1 });
+      const run = newRun(nothing, { writes: 1, output: 1, fetches: 0, state: 2 });
       let main;
       try {
-        main = instantiate(compiled(), run, nothing);
+        main = compiled()(run);
       } catch {
         // Without its real environment a good script may throw here; its runs will tell.
         return "";
@@ -374,16 +510,18 @@
         runs = undefined;
       }
     },
-    // Empty when the batch could not be read.
+    // Empty when the batch could not be read; "more" while runs have timers left to wait for.
     get completions() {
       if (runs === undefined) return "";
-      const done = runs.map(completion);
+      let more = false;
+      for (const run of runs) if (goesOn(run)) more = true;
+      if (more) return "more";
+      const done = runs.map((run) => run.done);
       runs = [];
       return stringify(done);
     },
   };
 
-  harden([Denied, ENV, queueMicrotask]);
-  SharedDate = globalThis.Date;
+  hardenMore = harden([Denied, ...globals.seenByGuests]);
   return engine;
 })

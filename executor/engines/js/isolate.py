@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from contextlib import ExitStack
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final, cast
 
 from py_mini_racer import JSEvalException, init_mini_racer, mini_racer
 
 from executor import ops
-from executor.engines.errors import BatchRefused, ScriptRefused
+from executor.engines.errors import BatchRefused, EngineUnfit, ScriptRefused
 from executor.model import LogLevel, Outcome
 
 if TYPE_CHECKING:
@@ -23,9 +24,17 @@ if TYPE_CHECKING:
 
     from py_mini_racer import JSFunction, JSMappedObject
 
-V8_FLAGS: Final = ("--single-threaded", "--max-heap-size=256")
-"""V8 ends the process when one isolate's heap passes 256 MB; the memory watchdog of the process is
-the real bound, this one names the cause."""
+_TRACE_LINES: Final = 11
+"""Of a stack trace; V8's own 10 and one, so that it can be seen whether V8 took the flags."""
+
+V8_FLAGS: Final = (
+    "--single-threaded",
+    "--max-heap-size=512",
+    f"--stack-trace-limit={_TRACE_LINES}",
+)
+"""V8 ends the process when one isolate's heap passes 512 MB; the memory limits of the process are
+the real bound, this one names the cause. Behind a flag that it does not know V8 ignores all others
+without an error: the last one is there to be looked for."""
 
 _UNSAFE_IN_FILE: Final = re.compile(r"[^A-Za-z0-9._/@+-]")
 _SYNTAX_ERROR: Final = re.compile(
@@ -44,26 +53,64 @@ _CONFIG: Final = json.dumps(
             "VALUE_CHARACTERS": ops.VALUE_CHARACTERS,
             "PROPERTY_CHARACTERS": ops.PROPERTY_CHARACTERS,
             "MESSAGE_CHARACTERS": ops.MESSAGE_CHARACTERS,
+            "KEY_CHARACTERS": ops.KEY_CHARACTERS,
+            "REQUEST_CHARACTERS": ops.REQUEST_CHARACTERS,
+            "JSON_DEPTH": ops.JSON_DEPTH,
+            "TIMERS": ops.TIMERS,
+            "TIME_MS": ops.TIME_MS,
         },
         "surface": [{"global": op.global_name, "name": op.name} for op in ops.SURFACE],
     }
 )
 
 
+def _text(name: str) -> str:
+    return (resources.files(__package__) / name).read_text("utf-8").strip()
+
+
 def _boot_text() -> str:
-    folder = resources.files(__package__)
-    harden = (folder / "harden.js").read_text("utf-8").strip()
-    host = (folder / "host.js").read_text("utf-8").strip()
-    return f"({host})(\n{harden}\n, {_CONFIG})\n//# sourceURL=scriptops:host"
+    harden, time, globals_ = (_text(name) for name in ("harden.js", "time.js", "globals.js"))
+    parts = f"{harden}\n,\n{_CONFIG}\n,\n{time}\n,\n{globals_}"
+    return f"({_text('host.js')})(\n{parts})\n//# sourceURL=scriptops:host"
 
 
 _BOOT: Final = _boot_text()
+# The parts of the Web APIs, and the words without which a script cannot come to need one. Those
+# that reach a name by its text have to name the global object, or to spell with escapes.
+_ANYWAY: Final = r"globalThis|self|\\u"
+_PARTS: Final = {
+    name: (re.compile(rf"{words}|{_ANYWAY}"), _text(f"web/{name}.js"))
+    for name, words in (
+        (
+            "web",
+            (
+                "Abort|Blob|Crypto|crypto|CustomEvent|DOMException|Event|File|FormData|Headers"
+                "|Request|Response|Text|URL|atob|btoa|structuredClone|fetch"
+            ),
+        ),
+        ("idna", "URL|Request|Response|fetch"),
+        ("encodings", "TextDecoder"),
+        ("aes", "crypto"),
+    )
+}
 
 
+@cache
 def start_v8() -> str:
     """Start V8 in this process, once, and say which version it is."""
     dll = init_mini_racer(flags=V8_FLAGS)
     return cast("bytes", dll.mr_v8_version()).decode()
+
+
+def prove_flags(loop: asyncio.AbstractEventLoop) -> None:
+    """See that V8 took its flags.
+
+    Raises:
+        EngineUnfit: it did not.
+    """
+    with mini_racer(loop) as racer:
+        if racer.eval("Error.stackTraceLimit") != _TRACE_LINES:
+            raise EngineUnfit(f"this V8 does not know all of {' '.join(V8_FLAGS)}")
 
 
 class Isolate:
@@ -76,6 +123,7 @@ class Isolate:
         self._exit = ExitStack()
         racer = self._exit.enter_context(mini_racer(loop))
         self._engine = cast("JSMappedObject", racer.eval(_BOOT))
+        self._parts = set[str]()
         self._compile = cast("JSFunction", self._engine["compile"])
         self._check = cast("JSFunction", self._engine["check"])
 
@@ -111,13 +159,19 @@ class Isolate:
             BatchRefused: the batch cannot be read; no run took place.
         """
         self._engine["batch"] = batch
-        completions = str(self._engine["completions"])
+        while (completions := str(self._engine["completions"])) == "more":
+            # One timer of each run that waits has fired; its microtasks ran as the crossing ended.
+            pass
         if not completions:
             raise BatchRefused("an activation is not readable")
         return completions
 
     def _call(self, function: JSFunction, source: str, file: str) -> object:
         name = safe_file(file)
+        for part, (words, text) in _PARTS.items():
+            if part not in self._parts and words.search(source):
+                self._engine[part] = text
+                self._parts.add(part)
         self._engine["source"] = source
         self._engine["file"] = name
         try:

@@ -13,6 +13,11 @@ class ScriptType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCRIPT_TYPE_JS: _ClassVar[ScriptType]
     SCRIPT_TYPE_WASM: _ClassVar[ScriptType]
 
+class Isolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ISOLATION_UNSPECIFIED: _ClassVar[Isolation]
+    ISOLATION_STRICT: _ClassVar[Isolation]
+
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUTCOME_UNSPECIFIED: _ClassVar[Outcome]
@@ -25,6 +30,7 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_CRASHED: _ClassVar[Outcome]
     OUTCOME_LOAD_FAILED: _ClassVar[Outcome]
     OUTCOME_UNAVAILABLE: _ClassVar[Outcome]
+    OUTCOME_CRASH_LOOP: _ClassVar[Outcome]
 
 class LogLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +42,8 @@ class LogLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 SCRIPT_TYPE_UNSPECIFIED: ScriptType
 SCRIPT_TYPE_JS: ScriptType
 SCRIPT_TYPE_WASM: ScriptType
+ISOLATION_UNSPECIFIED: Isolation
+ISOLATION_STRICT: Isolation
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_SUCCEEDED: Outcome
 OUTCOME_FAILED: Outcome
@@ -46,6 +54,7 @@ OUTCOME_DENIED: Outcome
 OUTCOME_CRASHED: Outcome
 OUTCOME_LOAD_FAILED: Outcome
 OUTCOME_UNAVAILABLE: Outcome
+OUTCOME_CRASH_LOOP: Outcome
 LOG_LEVEL_UNSPECIFIED: LogLevel
 LOG_LEVEL_DEBUG: LogLevel
 LOG_LEVEL_INFO: LogLevel
@@ -125,7 +134,7 @@ class RunScript(_message.Message):
     def __init__(self, script: _Optional[_Union[ScriptRef, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
 
 class ScriptRef(_message.Message):
-    __slots__ = ("namespace", "name", "digest", "type", "file", "limits", "load")
+    __slots__ = ("namespace", "name", "digest", "type", "file", "limits", "load", "isolation", "network_allow")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +142,8 @@ class ScriptRef(_message.Message):
     FILE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_ALLOW_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     digest: str
@@ -140,17 +151,29 @@ class ScriptRef(_message.Message):
     file: str
     limits: Limits
     load: RunKey
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., digest: _Optional[str] = ..., type: _Optional[_Union[ScriptType, str]] = ..., file: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., load: _Optional[_Union[RunKey, _Mapping]] = ...) -> None: ...
+    isolation: Isolation
+    network_allow: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., digest: _Optional[str] = ..., type: _Optional[_Union[ScriptType, str]] = ..., file: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., load: _Optional[_Union[RunKey, _Mapping]] = ..., isolation: _Optional[_Union[Isolation, str]] = ..., network_allow: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("wall_time_ms", "output_bytes", "writes")
+    __slots__ = ("wall_time_ms", "output_bytes", "writes", "heap_bytes", "fetches", "state_bytes", "cpu_time_ms", "wait_ms")
     WALL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
+    HEAP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FETCHES_FIELD_NUMBER: _ClassVar[int]
+    STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     wall_time_ms: int
     output_bytes: int
     writes: int
-    def __init__(self, wall_time_ms: _Optional[int] = ..., output_bytes: _Optional[int] = ..., writes: _Optional[int] = ...) -> None: ...
+    heap_bytes: int
+    fetches: int
+    state_bytes: int
+    cpu_time_ms: int
+    wait_ms: int
+    def __init__(self, wall_time_ms: _Optional[int] = ..., output_bytes: _Optional[int] = ..., writes: _Optional[int] = ..., heap_bytes: _Optional[int] = ..., fetches: _Optional[int] = ..., state_bytes: _Optional[int] = ..., cpu_time_ms: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class RunKey(_message.Message):
     __slots__ = ("run_id", "attempt", "epoch")
@@ -177,7 +200,7 @@ class UpdateScriptStatuses(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[UpdateScriptStatus, _Mapping]]] = ...) -> None: ...
 
 class UpdateScriptStatus(_message.Message):
-    __slots__ = ("key", "outcome", "message", "logs", "writes", "duration_us", "load")
+    __slots__ = ("key", "outcome", "message", "logs", "writes", "duration_us", "load", "state", "replies")
     KEY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +208,8 @@ class UpdateScriptStatus(_message.Message):
     WRITES_FIELD_NUMBER: _ClassVar[int]
     DURATION_US_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
     key: RunKey
     outcome: Outcome
     message: str
@@ -192,7 +217,9 @@ class UpdateScriptStatus(_message.Message):
     writes: _containers.RepeatedCompositeFieldContainer[UpdateDeviceDesired]
     duration_us: int
     load: bool
-    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., logs: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[UpdateDeviceDesired, _Mapping]]] = ..., duration_us: _Optional[int] = ..., load: _Optional[bool] = ...) -> None: ...
+    state: bytes
+    replies: bytes
+    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., logs: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[UpdateDeviceDesired, _Mapping]]] = ..., duration_us: _Optional[int] = ..., load: _Optional[bool] = ..., state: _Optional[bytes] = ..., replies: _Optional[bytes] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("level", "text")

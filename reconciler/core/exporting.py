@@ -1,0 +1,122 @@
+"""Recordings as a test file: what happened once, to be held to from now on."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import orjson
+
+from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
+from reconciler.core.recordings import Completion, Recorded
+from reconciler.core.runs import Outcome
+
+# Outcomes that say something of the machine and nothing of the script.
+_OF_THE_MACHINE = frozenset({Outcome.LOST, Outcome.UNAVAILABLE})
+
+
+def test_document(recorded: Iterable[Recorded]) -> JsonObject:
+    """A test file with a case for each run that is unlike the others; the oldest run first.
+
+    All runs must be of one version. Runs that differ only in their clock and randomness, and
+    answered the same, are one case.
+    """
+    cases: list[Json] = []
+    seen: set[bytes] = set()
+    for it in recorded:
+        if it.completion.outcome in _OF_THE_MACHINE:
+            continue
+        case = _case(it)
+        given = {k: v for k, v in mapping(case["given"]).items() if k not in {"now", "seed"}}
+        key = orjson.dumps([given, case["when"], case["then"]], option=orjson.OPT_SORT_KEYS)
+        if key not in seen:
+            seen.add(key)
+            cases.append(case)
+    return {"cases": cases}
+
+
+def _case(recorded: Recorded) -> dict[str, Json]:
+    activation = recorded.activation
+    given: dict[str, Json] = {
+        "now": _instant(activation.get("now")),
+        "seed": activation.get("seed"),
+        "env": activation.get("env"),
+        "devices": {
+            alias: values for alias, values in mapping(activation.get("read")).items() if values
+        },
+        "write": activation.get("write"),
+    }
+    if activation.get("state"):
+        given["state"] = activation.get("state")
+    replies = sorted(map(mapping, sequence(activation.get("replies"))), key=_number)
+    if replies:
+        given["fetch"] = [_fetch(reply) for reply in replies]
+    when: dict[str, Json] = {"cause": activation.get("cause")}
+    if activation.get("event") is not None:
+        when["event"] = activation.get("event")
+    then = _then(recorded.completion)
+    if replies:
+        then["fetches"] = [text(reply.get("request")) for reply in replies]
+    name = f"{_title(recorded)} ({recorded.run_id})"
+    return {"name": name, "given": given, "when": when, "then": then}
+
+
+def _title(recorded: Recorded) -> str:
+    writes = recorded.completion.writes
+    if recorded.completion.outcome is not Outcome.SUCCEEDED:
+        return recorded.completion.outcome.value
+    if not writes:
+        return "writes nothing"
+    return f"writes {', '.join(dict.fromkeys(f'{w.alias}.{w.property}' for w in writes))}"[:150]
+
+
+def _then(completion: Completion) -> dict[str, Json]:
+    then: dict[str, Json] = {"outcome": completion.outcome.value}
+    if completion.message:
+        then["message"] = completion.message
+    if completion.outcome is Outcome.SUCCEEDED:
+        writes: dict[str, dict[str, Json]] = {}
+        for write in completion.writes:
+            value: Json = write.value
+            if write.qos or write.force:
+                value = {"value": write.value, "qos": write.qos, "force": write.force}
+            writes.setdefault(write.alias, {})[write.property] = value
+        then["writes"] = writes
+    then["logs"] = [
+        line.text if line.level == "info" else line._asdict() for line in completion.logs
+    ]
+    if completion.state is not None:
+        then["state"] = completion.state
+    return then
+
+
+def _fetch(reply: JsonObject) -> JsonObject:
+    method, _, url = text(reply.get("request")).partition(" ")
+    fetch: dict[str, Json] = {"url": url}
+    if method != "GET":
+        fetch["method"] = method
+    if reply.get("ok") is not True:
+        return {**fetch, "error": text(reply.get("code")) or "Failed"}
+    fetch["status"] = reply.get("status")
+    headers: dict[str, Json] = {}
+    for pair in map(sequence, sequence(reply.get("headers"))):
+        if len(pair) == 2:
+            headers[text(pair[0])] = text(pair[1])
+    if headers:
+        fetch["headers"] = headers
+    body = base64.b64decode(text(reply.get("body"))).decode(errors="replace")
+    if body:
+        fetch["body"] = body
+    return fetch
+
+
+def _number(reply: JsonObject) -> int:
+    number = reply.get("n")
+    return number if isinstance(number, int) else 0
+
+
+def _instant(milliseconds: Json) -> str:
+    number = milliseconds if isinstance(milliseconds, int) else 0
+    moment = datetime.fromtimestamp(number / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,245 @@
+"""Fixtures: tests of scripts, read from the repository and made into activations.
+
+A test file lies beside the version that it is for: `scripts/<name>/<version>.test.yaml`. What a
+case does not say, the file says for all of its cases, or else the manifest that deploys the
+version, so that a test meets the environment that production has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from re import fullmatch
+from typing import Final, NamedTuple
+
+import orjson
+from pydantic import ValidationError
+
+from reconciler.api.script import ARTIFACT_NAME, ScriptSpec
+from reconciler.api.scripttest import Case, Fetch, Given, ScriptTest, Then, Value, instant
+from reconciler.core import findings, layout, yamldocs
+from reconciler.core.objects import Json, JsonObject, ObjectKey
+from reconciler.core.problems import Problem, quoted, suggestion
+from reconciler.core.yamldocs import Document
+
+SUFFIXES: Final = (".test.yaml", ".test.yml")
+DEFAULT_NOW: Final = "2026-01-01T00:00:00Z"
+DEFAULT_SEED: Final = 1
+
+
+class Subject(NamedTuple):
+    """Which version of which script a test file is for."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixture:
+    """One case, ready to run. `spec` is that of the manifest it borrows from, if it does."""
+
+    path: PurePosixPath
+    line: int
+    name: str
+    skip: str | None
+    tested: Subject
+    script: ObjectKey | None
+    spec: ScriptSpec | None
+    activation: JsonObject
+    fetches: tuple[Fetch, ...]
+    then: Then
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    fixtures: tuple[Fixture, ...]
+    problems: tuple[Problem, ...]
+
+
+def parse_path(path: PurePosixPath) -> Subject | None:
+    """What the test file at `path` is for; None for what is no test file."""
+    if len(path.parts) != 3 or path.parts[0] != layout.SCRIPTS or path.name.startswith("."):
+        return None
+    for suffix in SUFFIXES:
+        version = path.name.removesuffix(suffix)
+        if version != path.name and fullmatch(ARTIFACT_NAME, version):
+            return Subject(path.parts[1], version)
+    return None
+
+
+def read(path: PurePosixPath, content: bytes, deployed: Mapping[ObjectKey, ScriptSpec]) -> File:
+    """The cases of a test file. `deployed` are the Scripts of the repository."""
+    tested = parse_path(path)
+    file = yamldocs.read(path, content)
+    if tested is None or file.problems:
+        return File((), file.problems)
+    if len(file.documents) != 1:
+        message = "a test file is one document with a list of cases; move them into one"
+        return File((), (_problem(path, message),))
+    document = file.documents[0]
+    if document.faults:
+        return File((), findings.of_faults(document))
+    try:
+        test = ScriptTest.model_validate(document.value, by_name=False)
+    except ValidationError as error:
+        return File((), findings.of_validation(error, document, ScriptTest))
+    return _cases(document, test, tested, deployed)
+
+
+def _problem(path: PurePosixPath, message: str) -> Problem:
+    return Problem(path=path, line=1, pointer="", reason="InvalidTest", message=message)
+
+
+def _cases(
+    document: Document,
+    test: ScriptTest,
+    tested: Subject,
+    deployed: Mapping[ObjectKey, ScriptSpec],
+) -> File:
+    borrowed = _borrowed(document, test, tested, deployed)
+    if isinstance(borrowed, Problem):
+        return File((), (borrowed,))
+    key, spec = borrowed
+    fixtures: list[Fixture] = []
+    problems: list[Problem] = []
+    names: dict[str, int] = {}
+    for number, case in enumerate(test.cases):
+        pointer = f"/cases/{number}"
+        line = document.line_of(pointer)
+        if case.name in names:
+            message = f"the case {quoted(case.name)} stands twice, first in line {names[case.name]}"
+            problems.append(findings.at(document, f"{pointer}/name", "DuplicateName", message))
+            continue
+        names[case.name] = line
+        given = merged(test.given, case.given)
+        if spec is not None:
+            problems += _unknown(document, pointer, case, test, spec)
+        fixtures.append(
+            Fixture(
+                path=document.path,
+                line=line,
+                name=case.name,
+                skip=case.skip,
+                tested=tested,
+                script=key,
+                spec=spec,
+                activation=activation(given, spec, case),
+                fetches=tuple(given.fetch or ()),
+                then=case.then,
+            )
+        )
+    return File(() if problems else tuple(fixtures), tuple(problems))
+
+
+def _borrowed(
+    document: Document,
+    test: ScriptTest,
+    tested: Subject,
+    deployed: Mapping[ObjectKey, ScriptSpec],
+) -> tuple[ObjectKey, ScriptSpec] | tuple[None, None] | Problem:
+    """The one Script whose manifest a test borrows from."""
+    if test.script is not None:
+        found = {key: spec for key, spec in deployed.items() if key.name == test.script}
+        if not found:
+            message = f"there is no Script {quoted(test.script)} in the manifests"
+            message += suggestion(test.script, (key.name for key in deployed))
+            return findings.at(document, "/script", "ScriptUnknown", message)
+    else:
+        found = deploying(tested, deployed)
+    if len(found) > 1:
+        names = ", ".join(sorted(str(key) for key in found))
+        message = f"{names} deploy this version; say which is meant with script: <name>"
+        return findings.at(document, "", "ScriptAmbiguous", message)
+    return next(iter(found.items()), (None, None))
+
+
+def deploying(
+    tested: Subject, deployed: Mapping[ObjectKey, ScriptSpec]
+) -> dict[ObjectKey, ScriptSpec]:
+    """The Scripts whose manifests deploy a version."""
+    return {
+        key: spec
+        for key, spec in deployed.items()
+        if spec.manifest.register_url is None
+        and (spec.manifest.name, spec.manifest.version) == (tested.name, tested.version)
+    }
+
+
+def _unknown(
+    document: Document, pointer: str, case: Case, test: ScriptTest, spec: ScriptSpec
+) -> list[Problem]:
+    """Devices that the manifest does not grant: the test would pass and production fail."""
+    problems: list[Problem] = []
+    reads, writes = spec.read_selector.match_names, spec.write_selector.match_names
+    for alias in case.given.devices:
+        if alias not in reads:
+            place = f"{pointer}/given/devices/{alias}"
+            problems.append(_not_granted(document, place, alias, "readSelector", reads))
+    for alias in test.given.devices if pointer == "/cases/0" else ():
+        if alias not in reads:
+            place = f"/given/devices/{alias}"
+            problems.append(_not_granted(document, place, alias, "readSelector", reads))
+    granted = case.given.write if case.given.write is not None else test.given.write
+    known = granted if granted is not None else list(writes)
+    for alias in case.then.writes or {}:
+        if alias not in known:
+            place = f"{pointer}/then/writes/{alias}"
+            problems.append(_not_granted(document, place, alias, "writeSelector", known))
+    return problems
+
+
+def _not_granted(
+    document: Document,
+    pointer: str,
+    alias: str,
+    selector: str,
+    known: Sequence[str] | Mapping[str, str],
+) -> Problem:
+    near = suggestion(alias, known) or f"; it has {', '.join(known) or 'none'}"
+    message = f"{quoted(alias)} is not in the {selector} of the manifest{near}"
+    return findings.at(document, pointer, "DeviceUnknown", message)
+
+
+def merged(base: Given, own: Given) -> Given:
+    """What a case is given: its own word, else that of its file."""
+    devices: dict[str, dict[str, Value]] = {a: dict(p) for a, p in base.devices.items()}
+    for alias, properties in own.devices.items():
+        devices[alias] = {**devices.get(alias, {}), **properties}
+    return Given(
+        devices=devices,
+        write=base.write if own.write is None else own.write,
+        env={**base.env, **own.env},
+        state={**base.state, **own.state},
+        now=own.now or base.now,
+        seed=base.seed if own.seed is None else own.seed,
+        fetch=base.fetch if own.fetch is None else own.fetch,
+    )
+
+
+def activation(given: Given, spec: ScriptSpec | None, case: Case) -> JsonObject:
+    """The activation of a case, as `core.activation` would build it in production."""
+    read: dict[str, Json] = {}
+    if spec is not None:
+        read = {alias: {} for alias in spec.read_selector.match_names}
+    read.update(given.devices)
+    if given.write is not None:
+        write = list(given.write)
+    elif spec is not None:
+        write = list(spec.write_selector.match_names)
+    else:
+        write = list(case.then.writes or {})
+    return {
+        "now": instant(given.now or DEFAULT_NOW),
+        "seed": DEFAULT_SEED if given.seed is None else given.seed,
+        "cause": case.when.cause,
+        "event": case.when.event,
+        "env": {**(spec.env if spec is not None else {}), **given.env},
+        "read": read,
+        "write": write,
+        "state": given.state,
+    }
+
+
+def encoded(document: JsonObject) -> bytes:
+    return orjson.dumps(document)

@@ -1,0 +1,216 @@
+"""`scriptops test`: every case of every test file, in the engine that production has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from reconciler.adapters import coverage, worktree
+from reconciler.api.script import ScriptType
+from reconciler.core import fixtures, layout, rulebook, verdicts
+from reconciler.core.admission import Scope
+from reconciler.core.coverage import FileCoverage
+from reconciler.core.fixtures import Fixture, Subject
+from reconciler.core.objects import JsonObject, ObjectKey
+from reconciler.core.problems import Problem
+from reconciler.core.runs import ScriptRef
+from reconciler.core.testreport import CaseResult, Report
+from reconciler.core.verdicts import Mismatch
+from reconciler.main.laptop import Job, Laptop, was_lost
+from reconciler.main.trials import Trial, Tried, answer, attempt, script_ref, with_output
+
+# An activation of what reads no world.
+NOTHING: Final[JsonObject] = {
+    "now": 0,
+    "seed": 0,
+    "cause": "Manual",
+    "env": {},
+    "read": {},
+    "write": [],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Cases with the artifact that each is for."""
+
+    root: Path
+    cases: tuple[Fixture, ...]
+    artifacts: Mapping[PurePosixPath, bytes]
+    paths: Mapping[Subject, PurePosixPath]
+    problems: tuple[Problem, ...]
+
+
+def gather(path: Path, scope: Scope, *, keyword: str = "") -> Gathered:
+    """The cases of the test files at or below `path` whose name has `keyword` in it.
+
+    Raises `SourceInvalid` where there is no repository.
+    """
+    root = worktree.root_of(path)
+    inside = PurePosixPath(path.resolve().relative_to(root))
+    book = rulebook.read(worktree.read(root, tests=True).files, scope)
+    scripts = book.scripts
+    found: list[Fixture] = []
+    problems: list[Problem] = []
+    paths: dict[Subject, PurePosixPath] = {}
+    for file, content in sorted(book.files.items()):
+        tested = fixtures.parse_path(file)
+        if tested is None or not _is_meant(file, tested, inside):
+            continue
+        read = fixtures.read(file, content, scripts)
+        problems += read.problems
+        spec = read.fixtures[0].spec if read.fixtures else None
+        artifact = book.artifact(
+            tested.name, tested.version, None if spec is None else spec.manifest.script_type
+        )
+        if artifact is None:
+            problems.append(_without_script(file, tested))
+            continue
+        paths[tested] = layout.script_path(*artifact)
+        found += (it for it in read.fixtures if keyword.lower() in f"{file} {it.name}".lower())
+    return Gathered(
+        root=root,
+        cases=tuple(found),
+        artifacts={it: book.files[it] for it in paths.values()},
+        paths=paths,
+        problems=tuple(problems),
+    )
+
+
+def _is_meant(file: PurePosixPath, tested: Subject, inside: PurePosixPath) -> bool:
+    """A folder above, the test file itself, or the script that it is for."""
+    scripts = {layout.script_path(*tested, ext) for ext in layout.SCRIPT_EXTENSIONS}
+    return file.is_relative_to(inside) or inside in scripts
+
+
+def _without_script(file: PurePosixPath, tested: Subject) -> Problem:
+    message = f"there is no script {tested.name}/{tested.version} beside this test"
+    return Problem(path=file, line=0, pointer="", reason="ArtifactNotFound", message=message)
+
+
+async def run(laptop: Laptop, gathered: Gathered, *, with_coverage: bool = False) -> Report:
+    """All cases at once: runs of one script share a message and a crossing into the engine."""
+    began = time.monotonic()
+    digests = {path: laptop.publish(content) for path, content in gathered.artifacts.items()}
+    wanted = [it for it in gathered.cases if it.skip is None]
+    trials = [_trial(it, gathered.paths[it.tested], digests) for it in wanted]
+    tried = await attempt(laptop, trials)
+    results = iter(tried)
+    cases = tuple(
+        _judged(it, next(results)) if it.skip is None else CaseResult(fixture=it, status="skipped")
+        for it in gathered.cases
+    )
+    covered = await _covered(laptop, gathered, wanted, trials) if with_coverage else ()
+    return Report(
+        root=gathered.root,
+        cases=cases,
+        problems=gathered.problems,
+        coverage=covered,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _trial(fixture: Fixture, path: PurePosixPath, digests: Mapping[PurePosixPath, str]) -> Trial:
+    ref = script_ref(
+        fixture.script or ObjectKey("default", fixture.tested.name),
+        digest=digests[path],
+        script_type=(
+            fixture.spec.manifest.script_type if fixture.spec is not None else type_of(path)
+        ).value,
+        file=str(PurePosixPath(*path.parts[1:])),
+        spec=fixture.spec,
+        fetches=fixture.fetches,
+    )
+    return Trial(
+        ref=ref,
+        activation=fixture.activation,
+        answers=tuple(answer(fetch) for fetch in fixture.fetches),
+    )
+
+
+def type_of(path: PurePosixPath) -> ScriptType:
+    """The engine of an artifact that no manifest names."""
+    return ScriptType.WASM if path.name.endswith(".wasm") else ScriptType.JS
+
+
+def _judged(fixture: Fixture, tried: Tried) -> CaseResult:
+    if was_lost(tried.result):
+        found: tuple[Mismatch, ...] = (Mismatch("executor", tried.result.message),)
+    else:
+        found = verdicts.judge(fixture.then, tried.completion, tried.requests)
+    if found:
+        found += tuple(
+            Mismatch("fetches", f"the test has no answer to {request}; add it to given.fetch")
+            for request in tried.unanswered
+        )
+    return CaseResult(
+        fixture=fixture,
+        status="failed" if found else "passed",
+        mismatches=found,
+        completion=tried.completion,
+        duration_us=tried.result.duration_us,
+    )
+
+
+# Coverage: the same cases once more, on instrumented sources. What they answer then is not judged,
+# so that instrumentation can never change a verdict.
+
+
+async def _covered(
+    laptop: Laptop,
+    gathered: Gathered,
+    wanted: Sequence[Fixture],
+    trials: Sequence[Trial],
+) -> tuple[FileCoverage, ...]:
+    sources = {
+        path: content.decode(errors="replace")
+        for path, content in gathered.artifacts.items()
+        if path.suffix == ".js"
+    }
+    tool = ScriptRef(
+        key=ObjectKey("scriptops", "coverage"),
+        digest=laptop.publish(coverage.program()),
+        script_type=ScriptType.JS.value,
+        file=coverage.FILE,
+        limits=coverage.LIMITS,
+    )
+    nothing: JsonObject = {
+        "now": 0,
+        "seed": 0,
+        "cause": "Manual",
+        "env": {},
+        "read": {},
+        "write": [],
+    }
+    jobs = [
+        Job(tool, fixtures.encoded({**nothing, "event": coverage.event(source, str(path))}))
+        for path, source in sources.items()
+    ]
+    files: dict[PurePosixPath, FileCoverage] = {}
+    digests: dict[PurePosixPath, str] = {}
+    for path, result in zip(sources, await laptop.run(jobs), strict=True):
+        made = coverage.instrumented(result)
+        if not isinstance(made, str):
+            files[path] = FileCoverage(path, made.statements)
+            digests[path] = laptop.publish(made.code)
+    again = [
+        (path, trial)
+        for fixture, trial in zip(wanted, trials, strict=True)
+        if (path := gathered.paths[fixture.tested]) in digests
+    ]
+    tried = await attempt(
+        laptop,
+        [
+            replace(
+                trial,
+                ref=with_output(trial.ref, digest=digests[path], more=coverage.HITS_BYTES),
+            )
+            for path, trial in again
+        ],
+    )
+    for (path, _), it in zip(again, tried, strict=True):
+        files[path].add(coverage.hits(it.completion.logs))
+    return tuple(files.values())
