@@ -101,7 +101,7 @@ class Events:
         while True:
             await self._news.wait()
             while self._backlog:
-                await self._precedence.calm()
+                await self._precedence.applied()
                 try:
                     await self._cluster.emit(self._backlog.popleft())
                 except ScriptOpsError as error:

@@ -493,5 +493,6 @@ def _counts(state: _State, changes: ChangeSet) -> Counts:
     """What this revision did not touch is unchanged in it, too."""
     revisions = state.revisions
     done = {*changes.created, *changes.configured, *changes.skipped, *revisions.held}
-    unchanged = sum(ref not in done for ref in revisions.desired)
+    desired = revisions.desired
+    unchanged = len(desired) - sum(ref in desired for ref in done)
     return changes.counts().model_copy(update={"unchanged": unchanged})

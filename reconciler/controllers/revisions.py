@@ -171,7 +171,7 @@ class Revisions:
         changed = self._manifests.update(manifests)
         lacked = self._check.without_artifact
         self._check.update(changed, scripts)
-        if not self._manifests.paths:
+        if self._manifests.is_empty:
             raise Stalled(
                 f"there are no manifests in {self._folder / layout.MANIFESTS} of {self._branch}; "
                 "nothing was changed",

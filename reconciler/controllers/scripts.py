@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from datetime import timedelta
 
 from reconciler.api.script import ScriptSpec, ScriptStatus
@@ -265,10 +264,11 @@ class Scripts:
     def _report(self, record: ScriptRecord, verdict: Verdict, digest: str) -> None:
         before = self._statuses.latest(record.key, record.uid, record.status)
         status = status_of(
-            replace(record, status=before),
+            record,
             verdict,
             digest or before.digest,
             self._facts_of(record),
+            live=before,
             now=self._clock.now(),
         )
         if status == before:

@@ -113,8 +113,9 @@ class ScriptStatuses:
                 continue
 
     async def _write_in_turn(self, key: ObjectKey) -> Result:
-        await self._precedence.calm()
-        return await self._write(key)
+        await self._precedence.applied()
+        with self._precedence.telling():
+            return await self._write(key)
 
     async def _write(self, key: ObjectKey) -> Result:
         known = self._objects.get(key)

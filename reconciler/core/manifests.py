@@ -104,8 +104,9 @@ class ManifestSet:
         return self._state(reference) is not False
 
     @property
-    def paths(self) -> frozenset[PurePosixPath]:
-        return frozenset(self._files)
+    def is_empty(self) -> bool:
+        """Whether there is no manifest file at all, readable or not."""
+        return not self._files
 
     @property
     def prune_safe(self) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
+import orjson
 from pydantic import ValidationError
 
 from reconciler.api.meta import READY, RUNS_SUCCEEDING, ConditionStatus
@@ -22,6 +25,9 @@ from reconciler.core.objects import (
 )
 from reconciler.core.runs import STATUS_CODES, Outcome
 from reconciler.errors import ObjectInvalid
+
+# Specs kept decoded: those of a large cluster, at some 10 kB each.
+SPECS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +55,7 @@ def decode_script(obj: JsonObject) -> ScriptRecord:
     if not uid or not key.name:
         raise ObjectInvalid("a Script without name or uid")
     generation = metadata.get("generation")
-    spec: ScriptSpec | None = None
-    problem = ""
-    try:
-        spec = ScriptSpec.model_validate(obj.get("spec"))
-    except ValidationError as error:
-        problem = first_problem(error)
+    spec, problem = _spec(orjson.dumps(obj.get("spec")))
     try:
         status = ScriptStatus.model_validate(obj.get("status") or {})
     except ValidationError:
@@ -75,6 +76,15 @@ def decode_script(obj: JsonObject) -> ScriptRecord:
         status=status,
         document=without_managed_fields(obj),
     )
+
+
+@lru_cache(maxsize=SPECS)
+def _spec(content: bytes) -> tuple[ScriptSpec | None, str]:
+    """A spec, or what is wrong with it. A watch brings it again with every change of status."""
+    try:
+        return ScriptSpec.model_validate(orjson.loads(content)), ""
+    except ValidationError as error:
+        return None, first_problem(error)
 
 
 def without_managed_fields(obj: JsonObject) -> JsonObject:
@@ -129,10 +139,15 @@ class RunFacts:
 
 
 def status_of(
-    record: ScriptRecord, verdict: Verdict, digest: str, facts: RunFacts, *, now: float
+    record: ScriptRecord,
+    verdict: Verdict,
+    digest: str,
+    facts: RunFacts,
+    *,
+    live: ScriptStatus,
+    now: float,
 ) -> ScriptStatus:
-    """The whole status. It equals the live one exactly when there is nothing to write."""
-    live = record.status
+    """The whole status. It equals `live` exactly when there is nothing to write."""
     last = facts.last
     runs_succeeding: Mapping[str, tuple[ConditionStatus, str, str]] = {
         c.type: (c.status, c.reason, c.message)

@@ -156,12 +156,13 @@ def _measure(server: KubeServer, folder: Path, bare: Path, work: Path) -> list[d
         row("1,000 new Scripts: live", live, "s", reference=reference, target=0.5),
         row("1,000 new Scripts: truthful status", told, "s", reference=reference, target=1.0),
     ]
-    rows += _unrelated(server, work, ours, scripts, repositories)
+    rows += _unrelated(server, bare, work, ours, scripts, repositories)
+    _settle(server, ours, bare)
     small = _edits(work, scripts, SMALL)
     fill(work, SMALL, LARGE)
     push(work, "ten thousand")
     scripts.until(_All(names(SMALL, LARGE), truthful), seconds=600)
-    _settle(server, ours)
+    _settle(server, ours, bare)
     large = _edits(work, scripts, LARGE)
     fill(files, SMALL, LARGE)
     kubectl(server, theirs, files / "manifests")
@@ -173,17 +174,17 @@ def _measure(server: KubeServer, folder: Path, bare: Path, work: Path) -> list[d
 
 
 def _unrelated(
-    server: KubeServer, work: Path, namespace: str, scripts: Watch, repositories: Watch
+    server: KubeServer, bare: Path, work: Path, namespace: str, scripts: Watch, repositories: Watch
 ) -> list[dict[str, Any]]:
     """An unrelated commit: what it writes, counted in events of watches."""
-    _settle(server, namespace)
+    _settle(server, namespace, bare)
     scripts.clear()
     repositories.clear()
     (work / "NOTES.md").write_text("nothing to deploy\n")
     push(work, "unrelated")
     head = git(work, "rev-parse", "HEAD").strip()
     repositories.until(lambda e: (e[2].get("status") or {}).get("revision", "").endswith(head))
-    _settle(server, namespace)
+    _settle(server, namespace, bare)
     return [
         row(
             "unrelated commit: writes to Scripts",
@@ -204,13 +205,15 @@ def _unrelated(
     ]
 
 
-def _settle(server: KubeServer, namespace: str) -> None:
-    """Until nothing of ours is written for longer than the slowest of our intervals."""
+def _settle(server: KubeServer, namespace: str, bare: Path) -> None:
+    """Until nothing of ours is written, to the cluster or to git, for longer than the slowest of
+    our intervals.
+    """
     connection = connect(server)
     path = f"{SCRIPTS}/namespaces/{namespace}"
     quiet_since, last = time.monotonic(), ""
     while time.monotonic() - quiet_since < 6:
-        versions = "".join(
+        versions = git(bare, "for-each-ref").strip() + "".join(
             obj["metadata"]["resourceVersion"]
             for kind in ("scripts", "scriptrepositories")
             for obj in send(connection, server, "GET", f"{path}/{kind}")["items"]

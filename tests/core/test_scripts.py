@@ -80,7 +80,7 @@ def last(outcome: Outcome = Outcome.SUCCEEDED, message: str = "") -> LastRun:
 def status(
     it: ScriptRecord, facts: RunFacts = NO_RUNS, verdict: conditions.Verdict = READY
 ) -> ScriptStatus:
-    return status_of(it, verdict, DIGEST, facts, now=0)
+    return status_of(it, verdict, DIGEST, facts, live=it.status, now=0)
 
 
 def test_manifest_of_the_first_design_is_taken_as_it_stands():
