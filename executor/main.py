@@ -218,10 +218,16 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("address", help="host:port of the controller, 127.0.0.1:8001")
     parser.add_argument("--name", default=socket.gethostname(), help="shown in logs and metrics")
     parser.add_argument(
-        "--workers", type=_positive, default=os.cpu_count() or 1, help="worker processes at most"
+        "--workers",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        help="worker processes that run at a time",
     )
     parser.add_argument(
-        "--worker-memory", type=_positive, default=MEMORY_BYTES >> 20, help="MiB each"
+        "--worker-memory",
+        type=_positive,
+        default=MEMORY_BYTES >> 20,
+        help="MiB each; those that wait share what the others leave",
     )
     parser.add_argument(
         "--wasm-fuel",

@@ -1,13 +1,16 @@
-"""What executor rooms tell each other about runs: frozen values, nothing that acts."""
+"""What executor rooms tell each other about runs: frozen values, nothing that acts.
+
+What there is one of for each run is a `Struct`, made in a tenth of the time of a dataclass.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from msgspec import Meta, Struct
 
 
 class ScriptType(IntEnum):
@@ -54,8 +57,7 @@ class LogLevel(IntEnum):
     ERROR = 4
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
+class RunKey(Struct, frozen=True, gc=False):
     """Names one attempt of one run; a result carries it back unchanged."""
 
     run_id: str
@@ -90,34 +92,34 @@ class ScriptRef:
     isolation: Isolation = Isolation.SHARED
     network_allow: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        # It is asked for many times a run; what else there is rarely tells two apart.
+        return hash((self.namespace, self.name, self.digest))
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+
+class RunRequest(Struct, frozen=True):
     """One run to do; the activation is opaque bytes until the engine parses it."""
 
     key: RunKey
     activation: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     level: LogLevel
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """A staged and committed value of a device the script knows by `alias`."""
 
     alias: str
     property: str
     value: str | float | bool
-    qos: int = 0
+    qos: Annotated[int, Meta(ge=0, le=2)] = 0
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Struct, frozen=True):
     """The completion of one run, or the answer to a request to load (`load`).
 
     `state` is the Script's whole state as JSON, empty when the run did not use it. `wanted` are

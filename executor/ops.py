@@ -89,6 +89,9 @@ SURFACE: Final = (
 FLOOD_FACTOR: Final = 16
 """A run that prints this many times its output limit is stopped: it is no longer a long log."""
 
+LOG_LINES: Final = 4_096
+"""Of one run, kept however short they are: a line costs who reads it more than its bytes."""
+
 VALUE_CHARACTERS: Final = 16_384
 """Longest string value a script may stage; a device twin is a few bytes, a config blob a few KB."""
 

@@ -10,6 +10,7 @@ What a zip runs is the file that its `package.json` names (`module`, else `main`
 
 from __future__ import annotations
 
+import base64
 import codecs
 import io
 import stat
@@ -260,22 +261,27 @@ def _shown(path: str) -> str:
 
 
 def main() -> int:
-    """Say of each package named on standard input what is wrong with it.
+    """Say of each artifact given on standard input what is wrong with it, and what is in it.
 
-    `python -m executor.packages`: a JSON list of [file, js|wasm] in, a JSON list of messages out,
-    "" for a good one.
+    `python -m executor.packages`: a JSON list of [file name, js|wasm, base64] in; out comes a JSON
+    list of [message, sources], the message "" for a good one, the sources its JavaScript by path.
     """
-    told: list[str] = []
-    for file, kind in orjson.loads(sys.stdin.buffer.read()):
+    told: list[tuple[str, dict[str, str]]] = []
+    for file, kind, content in orjson.loads(sys.stdin.buffer.read()):
         try:
-            with open(file, "rb") as opened:  # noqa: PTH123 - a descriptor is all that is wanted
-                unpack(opened.read(), file, kind)
+            package = unpack(base64.b64decode(content), file, kind)
         except PackageRefused as refused:
-            told.append(str(refused))
+            told.append((str(refused), {}))
         else:
-            told.append("")
+            told.append(("", dict(_sources(package) if kind == "js" else ())))
     sys.stdout.buffer.write(orjson.dumps(told))
     return 0
+
+
+def _sources(package: Package) -> Iterable[tuple[str, str]]:
+    for path, content in package.files.items():
+        if not path or path.endswith((".js", ".mjs")):
+            yield path, content.decode(errors="replace")
 
 
 if __name__ == "__main__":

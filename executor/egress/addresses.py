@@ -17,8 +17,15 @@ _PRIVATE: Final = (
     IPv4Network("192.168.0.0/16"),
     IPv6Network("fc00::/7"),
 )
-# Cloud metadata that hides in ranges which are otherwise good.
-_METADATA: Final = (IPv4Address("168.63.129.16"), IPv6Address("fd00:ec2::254"))
+# Metadata of clouds, and keys of pods, that hide in otherwise good ranges: Azure, AWS, Google,
+# Oracle, Scaleway.
+_METADATA: Final = (
+    IPv4Network("168.63.129.16/32"),
+    IPv6Network("fd00:ec2::/32"),
+    IPv6Network("fd20:ce::254/128"),
+    IPv6Network("fd00:c1::a9fe:a9fe/128"),
+    IPv6Network("fd00:42::42/128"),
+)
 # IPv4-mapped, -compatible and -translated, NAT64: the last 32 bits are the IPv4 address.
 _CARRYING: Final = (
     IPv6Network("::ffff:0:0/96"),
@@ -50,15 +57,19 @@ def is_reachable(address: Address) -> bool:
     carried = _carried(address)
     if carried is not None:
         return _is_global(carried)
-    if address in _METADATA:
+    if _is_metadata(address):
         return False
     return any(address in network for network in _PRIVATE) or _is_global(address)
+
+
+def _is_metadata(address: Address) -> bool:
+    return any(address in network for network in _METADATA)
 
 
 def _is_global(address: Address) -> bool:
     return (
         address.is_global
-        and address not in _METADATA
+        and not _is_metadata(address)
         and not any(address in network for network in _LOCAL)
         and not address.is_multicast
         and not address.is_reserved

@@ -20,7 +20,7 @@ _PLACE: Final = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[-0-9A-Za-z._~!$&'()*+,;=:@/]*)?"
 )
 # A server may take these for a dot or a slash, after we compared the path.
-_AMBIGUOUS: Final = re.compile(r"%2e|%2f|%5c|\\|//|/\.{1,2}(/|$)", re.IGNORECASE)
+_AMBIGUOUS: Final = re.compile(r"%(25)*(2e|2f|5c)|\\|//|/\.{1,2}(;|/|$)", re.IGNORECASE)
 
 
 class Place(NamedTuple):

@@ -37,10 +37,14 @@ _OURS: Final = frozenset(
     {
         "accept-encoding", "connection", "content-length", "cookie", "cookie2", "expect",
         "forwarded", "host", "http2-settings", "keep-alive", "te", "trailer", "transfer-encoding",
-        "upgrade", "user-agent", "via",
+        "true-client-ip", "upgrade", "user-agent", "via", "x-real-ip",
     }
 )  # fmt: skip
-_OURS_BEGIN: Final = ("proxy-", "sec-", "scriptops-", "x-forwarded-", "x-http-method", "x-method-")
+# The last ones are taken by some servers for another path than the one that was judged.
+_OURS_BEGIN: Final = (
+    *("proxy-", "sec-", "scriptops-", "x-forwarded-", "x-http-method", "x-method-"),
+    *("x-original-", "x-rewrite-"),
+)
 
 
 class RequestRefused(ValueError):
@@ -135,6 +139,8 @@ def _header(pair: object) -> tuple[str, str]:
             raise RequestRefused("a header is a name of letters, digits and - with a string value")
     if not _VALUE.fullmatch(value):
         raise RequestRefused(f"header {name} has a line end or another character that is not sent")
-    if name.lower() in _OURS or name.lower().startswith(_OURS_BEGIN):
+    # CGI and its heirs read an underscore and a hyphen alike.
+    plain = name.lower().replace("_", "-")
+    if plain in _OURS or plain.startswith(_OURS_BEGIN):
         raise RequestRefused(f"header {name} is not a script's to set")
     return name, value

@@ -13,7 +13,7 @@ from executor.model import ScriptType
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 ENGINES: Final[Mapping[ScriptType, str]] = {
     ScriptType.JS: "executor.engines.js.engine",
@@ -36,8 +36,11 @@ class Engine(Protocol):
         Called once, before all else, in a process that can no longer open files.
         """
 
-    def open(self, script: str, source: bytes, file: str) -> None:
-        """Hold `source` under the name `script`; raises `ScriptRefused`."""
+    def open(self, script: str, source: bytes, file: str, *, alone: bool = False) -> None:
+        """Hold `source` under the name `script`; raises `ScriptRefused`.
+
+        With `alone` nothing that other scripts or runs have used is used for its next run.
+        """
 
     def close(self, script: str) -> None:
         """Forget `script`, if it is held."""
@@ -45,8 +48,12 @@ class Engine(Protocol):
     def check(self, source: bytes, file: str) -> None:
         """Raise `ScriptRefused` when `source` could not be run."""
 
-    def run(self, script: str, batch: bytes) -> bytes:
-        """The completions of `batch`, as JSON; raises `BatchRefused`."""
+    def run(self, scripts: Sequence[tuple[str, int]], batch: bytes) -> bytes:
+        """The completions of `batch`, as JSON; raises `BatchRefused`.
+
+        `scripts` says how many runs of which script it has, in order. One that is held alone is run
+        alone.
+        """
 
 
 def start(script_type: ScriptType, loop: asyncio.AbstractEventLoop, *, fuel: int = 0) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from scriptops.controller.v1 import controller_pb2 as wire
@@ -32,6 +33,9 @@ MESSAGE_BYTES: Final = 32 * 1024 * 1024
 
 RESULTS_BYTES: Final = 4 * 1024 * 1024
 """Where a message of results is closed and the next begun; a run's result is below 1 MB."""
+
+SCRIPTS: Final = 4_096
+"""Scripts that are remembered as they came, about 1 KB each: most runs are of one seen before."""
 
 _DEFAULT: Final = Limits()
 
@@ -66,7 +70,7 @@ def work_from_wire(message: wire.RunScript) -> Work:
     Raises:
         PeerProtocolError: it asks for neither, or for both, or does not say of what.
     """
-    script = _script_from_wire(message.script)
+    script = _script(message.script.SerializeToString())
     load = _key_from_wire(message.script.load) if message.script.HasField("load") else None
     if not script.namespace or not script.digest:
         raise PeerProtocolError("a RunScript names no namespace or no digest")
@@ -142,6 +146,12 @@ def results_from_wire(message: wire.ClientMessage) -> tuple[RunResult, ...]:
         )
     except ValueError as error:
         raise PeerProtocolError("a result has an outcome or log level we do not know") from error
+
+
+@lru_cache(SCRIPTS)
+def _script(message: bytes) -> ScriptRef:
+    """The script that is asked for; the same object as long as it is remembered."""
+    return _script_from_wire(wire.ScriptRef.FromString(message))
 
 
 def _script_from_wire(script: wire.ScriptRef) -> ScriptRef:

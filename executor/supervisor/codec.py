@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import orjson
+from msgspec import Meta, Raw, Struct
 
-from executor.model import Isolation, LogLevel, LogLine, Outcome, RunResult, Write
+from executor.model import Isolation, LogLine, Outcome, RunResult, Write
+from executor.supervisor.process import MESSAGE_CHARACTERS
 from executor.worker import frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from executor.model import Limits, RunRequest, ScriptRef
+    from executor.supervisor.queue import Job
 
 _OUTCOMES: Final = {
     outcome.value: outcome
@@ -29,19 +33,23 @@ _OUTCOMES: Final = {
 }
 """What a worker may say of a run. The rest is for the supervisor to find."""
 
-_LEVELS: Final = {level.value: level for level in LogLevel}
+
+RESULT_BYTES: Final = 12 * 1024 * 1024
+"""Of one run, as JSON: with the replies it was given it must fit a message of the session, or it
+would end the session for everybody. A thousand writes of the longest text are up to 50 MB."""
 
 
 class AnswerInvalid(ValueError):
     """The worker's answer is not what was agreed; the worker is not to be used again."""
 
 
-def open_frame(script: ScriptRef, source: bytes, *, drop: str | None) -> bytes:
+def open_frame(script: ScriptRef, source: bytes, *, drop: Sequence[str] = ()) -> bytes:
     head = {
         "do": "open",
         "type": script.type,
-        "script": isolate_name(script),
+        "script": opened_name(script),
         "file": script.file,
+        "alone": script.isolation is Isolation.STRICT,
         "drop": drop,
         **_budgets(script),
     }
@@ -53,12 +61,15 @@ def check_frame(script: ScriptRef, source: bytes) -> bytes:
     return frames.encode(head, source)
 
 
-def run_frame(script: ScriptRef, runs: Sequence[RunRequest]) -> bytes:
-    """A batch: the activations go in as they came, nothing here reads them."""
+def run_frame(jobs: Sequence[Job]) -> bytes:
+    """A batch of jobs that `go_together`: activations go in as they came, nothing reads them."""
+    script = jobs[0].script
     limits: Limits = script.limits
+    of = orjson.dumps([(opened_name(job.script), len(job.runs)) for job in jobs])
+    activations = [run.activation for job in jobs for run in job.runs]
     batch = (
         b'{"writes":%d,"output":%d,"fetches":%d,"state":%d,"heap":%d,"wall":%d,"cpu":%d,'
-        b'"count":%d,"activations":[%s]}'
+        b'"of":%s,"count":%d,"activations":[%s]}'
     ) % (
         limits.writes,
         limits.output_bytes,
@@ -67,16 +78,28 @@ def run_frame(script: ScriptRef, runs: Sequence[RunRequest]) -> bytes:
         limits.heap_bytes,
         limits.wall_time_ms,
         limits.cpu_time_ms,
-        len(runs),
-        b",".join([run.activation for run in runs]),
+        of,
+        len(activations),
+        b",".join(activations),
     )
     head = {
         "do": "run",
         "type": script.type,
-        "script": isolate_name(script),
-        **_budgets(script, len(runs)),
+        "of": orjson.Fragment(of),
+        **_budgets(script, len(activations)),
     }
     return frames.encode(head, batch)
+
+
+def go_together(first: ScriptRef, other: ScriptRef) -> bool:
+    """Whether runs of both can be in one batch: they have the same engine and the same limits."""
+    return (
+        first.type == other.type
+        and first.limits == other.limits
+        and not first.network_allow
+        and not other.network_allow
+        and first.isolation is other.isolation is Isolation.SHARED
+    )
 
 
 def _budgets(script: ScriptRef, runs: int = 1) -> dict[str, int]:
@@ -85,13 +108,31 @@ def _budgets(script: ScriptRef, runs: int = 1) -> dict[str, int]:
     return {"heap": limits.heap_bytes, "cpu": limits.cpu_time_ms + runs}
 
 
-def isolate_name(script: ScriptRef) -> str:
-    """Scripts of one digest share an isolate, unless stack traces must name another file.
+def opened_name(script: ScriptRef) -> str:
+    """Scripts of one digest are opened once, unless stack traces must name another file.
 
-    One whose runs are to be kept apart strictly shares it with nobody.
+    One whose runs are to be kept apart strictly is opened apart.
     """
     name = f"{script.type} {script.digest} {script.file}"
     return name if script.isolation is Isolation.SHARED else f"strict {name}"
+
+
+class _Completion(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a worker says of a run, judged as it is read."""
+
+    outcome: int
+    message: Annotated[str, Meta(max_length=MESSAGE_CHARACTERS)]
+    logs: tuple[LogLine, ...]
+    writes: tuple[Write, ...]
+    state: Raw
+    wanted: tuple[dict[str, Any], ...]
+
+
+_COMPLETIONS: Final = msgspec.json.Decoder(list[_Completion])
+_COMPLETION: Final = msgspec.json.Decoder(_Completion)
+_UNREAD: Final = msgspec.json.Decoder(list[Raw])
+_NULL: Final = Raw(b"null")
+_WAITING: Final = int(Outcome.WAITING)
 
 
 def results(body: bytes, runs: Sequence[RunRequest], *, duration_us: int) -> list[RunResult]:
@@ -101,54 +142,49 @@ def results(body: bytes, runs: Sequence[RunRequest], *, duration_us: int) -> lis
         AnswerInvalid: they are not one well-formed completion per run.
     """
     try:
-        completions = orjson.loads(body)
         return [
             RunResult(
                 run.key,
-                _OUTCOMES[outcome],
-                _text(message),
-                tuple([LogLine(_LEVELS[level], _text(text)) for level, text in logs]),
-                tuple([_write(*write) for write in writes]),
+                _OUTCOMES[completion.outcome],
+                completion.message,
+                completion.logs,
+                completion.writes,
                 duration_us,
-                state=b"" if state is None else _object(state),
-                wanted=_wanted(outcome, wanted),
+                state=b"" if completion.state == _NULL else _object(completion.state),
+                wanted=_wanted(completion.outcome, completion.wanted),
             )
-            for run, (outcome, message, logs, writes, state, wanted) in zip(
-                runs, completions, strict=True
-            )
+            for run, completion in zip(runs, _completions(body), strict=True)
         ]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise AnswerInvalid("a completion is not what was agreed") from error
 
 
-def _object(value: object) -> bytes:
+def _completions(body: bytes) -> list[_Completion]:
+    if len(body) <= RESULT_BYTES:
+        return _COMPLETIONS.decode(body)
+    return [
+        _COMPLETION.decode(part) if len(part) <= RESULT_BYTES else _too_large(len(part))
+        for part in map(bytes, _UNREAD.decode(body))
+    ]
+
+
+def _too_large(size: int) -> _Completion:
+    message = f"its result has {size} bytes; at most {RESULT_BYTES} are taken"
+    return _Completion(Outcome.OUTPUT_TOO_LARGE.value, message, (), (), _NULL, ())
+
+
+def _object(state: Raw) -> bytes:
+    value = orjson.loads(bytes(state))
     if type(value) is not dict:
         raise TypeError
     return orjson.dumps(value)
 
 
-def _wanted(outcome: object, ops: object) -> tuple[dict[str, object], ...]:
+def _wanted(outcome: int, ops: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
     """What a run waits for: numbered objects, and none exactly when it does not wait."""
-    if type(ops) is not list or bool(ops) != (outcome == Outcome.WAITING.value):
+    if bool(ops) != (outcome == _WAITING):
         raise TypeError
     for op in ops:
-        if type(op) is not dict or type(op.get("n")) is not int or op["n"] < 0:
+        if type(op.get("n")) is not int or op["n"] < 0:
             raise TypeError
-    return tuple(ops)
-
-
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise TypeError
-    return value
-
-
-def _write(alias: object, name: object, value: object, qos: object, force: object) -> Write:
-    kind = type(value)
-    if kind is int:
-        value = float(value)  # type: ignore[arg-type]  # judged by `kind`
-    elif kind is not str and kind is not float and kind is not bool:
-        raise TypeError
-    if type(qos) is not int or not 0 <= qos <= 2 or type(force) is not bool:
-        raise TypeError
-    return Write(_text(alias), _text(name), value, qos, force)  # type: ignore[arg-type]  # judged
+    return ops

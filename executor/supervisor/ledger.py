@@ -23,6 +23,9 @@ FIRST_BATCH: Final = 16
 SLICE_US: Final = 20_000
 """A batch should take this long: the round trip is then 1 % of it."""
 
+OVERRUN: Final = 3
+"""A batch that takes so many slices was misjudged, and not only hindered by a busy machine."""
+
 SUSPECT_SECONDS: Final = 30.0
 """How long the runs of a script that had to be killed go one by one."""
 
@@ -42,7 +45,12 @@ REMEMBERED: Final = 4_096
 
 @dataclass(slots=True)
 class _Entry:
+    # What a run took, or the most that it can have taken while others ran too.
     run_us: float | None = None
+    # What a run cost on average where it ran with those of other scripts.
+    share_us: float = SLICE_US / FIRST_BATCH
+    # To be run without others until it has come through alone.
+    is_apart: bool = True
     suspect_until: float = 0.0
     largest_batch: int = LARGEST_BATCH
     # Runs in a row that were ended, how the last one was, and until when no other is tried.
@@ -72,14 +80,46 @@ class Ledger:
         entry = self._entry(script)
         if entry.run_us is None:
             return min(FIRST_BATCH, entry.largest_batch)
-        slice_us = min(SLICE_US, script.limits.wall_time_ms * 250)
-        return max(1, min(entry.largest_batch, int(slice_us / max(entry.run_us, 1.0))))
+        runs = int(self.slice_us(script) / max(entry.run_us, 1.0))
+        return max(1, min(entry.largest_batch, runs))
+
+    def slice_us(self, script: ScriptRef) -> float:
+        """How long a batch with runs of `script` should take."""
+        return min(SLICE_US, script.limits.wall_time_ms * 250)
+
+    def share_us(self, script: ScriptRef) -> float:
+        """What a run of `script` is expected to add to a batch of several scripts."""
+        return self._entry(script).share_us
+
+    def riders(self, script: ScriptRef, now: float, left_us: float) -> int:
+        """How many runs of `script` may go with those of other scripts, in this time."""
+        entry = self._entry(script)
+        alone = entry.is_apart or now < entry.paused_until or self.verdict(script)
+        if alone or script.isolation is Isolation.STRICT or self.is_suspect(script, now):
+            return 0
+        return min(self.batch_size(script, now), int(left_us / entry.share_us))
 
     def took(self, script: ScriptRef, run_us: float) -> None:
         """Runs took this time each."""
         entry = self._entry(script)
         entry.run_us = run_us if entry.run_us is None else (entry.run_us + run_us) / 2
+        entry.share_us = max(entry.run_us, 1.0)
+        entry.is_apart = False
         entry.largest_batch = min(entry.largest_batch + 1, LARGEST_BATCH)
+
+    def took_together(self, script: ScriptRef, runs: int, total_us: float, share_us: float) -> None:
+        """So many runs were part of a batch of several scripts that took `total_us`."""
+        entry = self._entry(script)
+        at_most = total_us / runs
+        if entry.run_us is None or at_most < entry.run_us:
+            entry.run_us = at_most
+        entry.share_us = max((entry.share_us + share_us) / 2, 1.0)
+        # Somebody in it is slower than was thought.
+        entry.is_apart = total_us > OVERRUN * SLICE_US
+
+    def apart(self, script: ScriptRef) -> None:
+        """A batch of several scripts went wrong: each is run without the others."""
+        self._entry(script).is_apart = True
 
     def acquit(self, script: ScriptRef) -> None:
         """A run of it ended by itself."""

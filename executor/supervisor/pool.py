@@ -1,14 +1,17 @@
 """The pool of workers: which namespace has a worker now, and which must wait.
 
-Slots are few and a namespace keeps its worker while nobody else wants it. A namespace that has
-none takes a free slot, else an idle worker of the one that used it longest ago, else it waits for
-the end of a turn. One worker is always started ahead, so that a change of hands costs no spawn.
+Slots are few: so many workers run at a time. A namespace keeps its slot while nobody else wants
+it; one that has none takes a free slot, else an idle one that was used longest ago, else it waits
+for the end of a turn. A namespace that loses its slot keeps its worker all the same, with all that
+is open in it, as long as there is memory: it goes on where it stopped. One worker is always started
+ahead, so that a namespace that comes anew waits for no spawn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from executor.engines import ENGINES
@@ -27,13 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 1.0
-"""How long a busy namespace keeps its worker while another waits; a change costs 0.1 s of CPU."""
+"""How long a busy namespace keeps its slot while another waits; should that one's worker have been
+ended for want of memory, a change costs 0.1 s of CPU."""
 
 WATCH_SECONDS: Final = 0.25
 """Between two looks at a worker's memory; it can gain a few hundred MB in this time."""
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
-"""Resident memory of one worker, all its isolates together; an idle one has 75 MB."""
+"""Memory of one worker that runs, all its isolates together; an idle one has 50 MB to itself. What
+running workers do not use of it is for those that wait."""
 
 SPAWN_RETRY_SECONDS: Final = 1.0
 """After a worker could not be started: the machine is short of something, haste does not help."""
@@ -72,6 +77,8 @@ class Supervisor:
         self._lanes: dict[str, _Lane] = {}
         self._slots: dict[Slot, asyncio.Task[None]] = {}
         self._retired: set[Slot] = set()
+        # Workers of namespaces without a slot, the one that waits longest first.
+        self._parked: OrderedDict[str, Process] = OrderedDict()
         # Namespaces with work and without a worker, the one that waits longest first.
         self._waiting: dict[str, None] = {}
         self._generation = 0
@@ -148,7 +155,8 @@ class Supervisor:
         slot = Slot(
             queue=lane.queue,
             ledger=self._ledger,
-            process=lambda: self._fresh_process(lane),
+            process=lambda: self._worker(namespace, lane),
+            park=lambda process: self._park(namespace, process),
             deliver=self._deliver_current,
             generation=lambda: self._generation,
             should_yield=self._should_yield,
@@ -197,7 +205,25 @@ class Supervisor:
 
     # workers
 
-    async def _fresh_process(self, lane: _Lane) -> Process:
+    def _park(self, namespace: str, process: Process) -> bool:
+        """Keep a worker that has nothing to do, for the next turn of its namespace."""
+        if self._closing or namespace in self._parked:
+            return False
+        self._parked[namespace] = process
+        return True
+
+    def _make_room(self) -> None:
+        """End waiting workers that there is no memory for."""
+        used = sum([process.resident_bytes() for process in self._processes if process.is_alive])
+        while self._parked and used > self._limit * self._memory_bytes:
+            _, process = self._parked.popitem(last=False)
+            used -= process.resident_bytes()
+            process.kill(Outcome.UNAVAILABLE)
+
+    async def _worker(self, namespace: str, lane: _Lane) -> Process:
+        parked = self._parked.pop(namespace, None)
+        if parked is not None and parked.is_alive:
+            return parked
         failures = 0
         while True:
             task, self._spare = self._spare or self._spawn(), None
@@ -222,6 +248,7 @@ class Supervisor:
         async def spawn() -> Process:
             process = await Process.spawn(self._memory_bytes, wasm_fuel=self._wasm_fuel)
             self._processes = {other for other in self._processes if other.is_alive} | {process}
+            self._make_room()
             if self._sandboxed and (missing := sandbox.missing(process.report)):
                 process.kill(Outcome.UNAVAILABLE)
                 await process.ended()
@@ -254,6 +281,7 @@ class Supervisor:
             await asyncio.sleep(WATCH_SECONDS)
             for slot in self._slots:
                 slot.watch_memory()
+            self._make_room()
 
     def _deliver_current(self, generation: int, results: Sequence[RunResult]) -> None:
         if generation == self._generation:

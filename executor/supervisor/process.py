@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from executor import ops
 from executor.model import Outcome
+from executor.supervisor.opened import Opened
 from executor.worker import frames, sandbox
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ _LAST_BREATH_SECONDS: Final = 1.0
 _OUT_OF_MEMORY: Final = re.compile(
     rb"out of memory|invalid (?:size|array length|table size)|bad_alloc|MemoryError"
 )
+
+MESSAGE_CHARACTERS: Final = 2 * ops.MESSAGE_CHARACTERS
+"""Of a worker's sentence: the longest message of a script, and where in its sources that was."""
 
 OUT_OF_HEAP: Final = "it used more memory than a script may have"
 OUT_OF_CPU: Final = "it used more processor time than a script may have"
@@ -82,6 +87,8 @@ class Process(asyncio.Protocol):
         self._words = ""
         self._last_words = b""
         self._death: WorkerDied | None = None
+        # Kept by those who ask for scripts to be opened.
+        self.opened = Opened()
 
     _child: asyncio.subprocess.Process
     _transport: asyncio.Transport
@@ -168,12 +175,13 @@ class Process(asyncio.Protocol):
         await asyncio.shield(self._reaper)
 
     def resident_bytes(self) -> int:
-        """Memory it occupies now; 0 when it is gone."""
+        """Memory it has to itself now; 0 when it is gone. Code of libraries is everyone's."""
         try:
             statm = Path(f"/proc/{self.pid}/statm").read_text("ascii")
         except OSError:
             return 0
-        return int(statm.split()[1]) * _PAGE_BYTES
+        resident, shared = statm.split()[1:3]
+        return (int(resident) - int(shared)) * _PAGE_BYTES
 
     # asyncio.Protocol
 
@@ -217,7 +225,7 @@ class Process(asyncio.Protocol):
             future.set_result(
                 Reply(
                     ok=head.get("ok") is True,
-                    message=message if isinstance(message, str) else "",
+                    message=message[:MESSAGE_CHARACTERS] if isinstance(message, str) else "",
                     duration_us=duration if isinstance(duration, int) and duration > 0 else 0,
                     body=body,
                 )

@@ -29,6 +29,10 @@ class Job:
     runs: tuple[RunRequest, ...] = ()
     loads: tuple[RunKey, ...] = ()
 
+    @property
+    def activation_bytes(self) -> int:
+        return sum([len(run.activation) for run in self.runs])
+
     def answered(
         self, outcome: Outcome, message: str, *, duration_us: int = 0
     ) -> tuple[RunResult, ...]:
@@ -71,12 +75,17 @@ class Queue:
         waiting.loads.extendleft(reversed(job.loads))
         self._scripts.move_to_end(job.script, last=not is_next)
 
-    def take(self, batch_size: Callable[[ScriptRef], int]) -> Job | None:
+    def take(
+        self, batch_size: Callable[[ScriptRef], int], *, runs_only: bool = False
+    ) -> Job | None:
         """The next job: all loads of the script whose turn it is, else some of its runs.
 
-        A script with a batch size of 0 is passed over, and keeps its turn.
+        A script with a batch size of 0, or with loads if only runs are wanted, is passed over, and
+        keeps its turn.
         """
         for script, waiting in self._scripts.items():
+            if runs_only and waiting.loads:
+                continue
             if size := batch_size(script):
                 return self._taken(script, waiting, size)
         return None

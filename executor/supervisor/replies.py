@@ -9,10 +9,11 @@ who brings work and the pool, and sees every result before it leaves.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
+from msgspec.structs import replace
 
 from executor.model import Outcome, RunRequest, RunResult, Work
 

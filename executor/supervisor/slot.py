@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from executor.model import Isolation, Outcome, ScriptType
 from executor.supervisor import codec
-from executor.supervisor.ledger import LARGEST_BATCH
-from executor.supervisor.process import OUT_OF_CPU, OUT_OF_HEAP, Process, Reply, WorkerDied
+from executor.supervisor.flight import Alarm, Flight, Step
+from executor.supervisor.ledger import LARGEST_BATCH, SLICE_US
+from executor.supervisor.process import Process, Reply, WorkerDied
+from executor.supervisor.queue import BATCH_BYTES
+from executor.supervisor.reasons import paused, told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from executor.model import RunResult, ScriptRef
-    from executor.supervisor.ledger import Ledger, Pause
+    from executor.supervisor.ledger import Ledger
     from executor.supervisor.queue import Job, Queue
 
 log = logging.getLogger(__name__)
 
 PIPELINE: Final = 2
 """Jobs sent ahead: one in V8, one in the socket, so that the worker never waits for us."""
-
-OPEN_SCRIPTS: Final = 64
-"""Isolates one worker holds, least recently used out first; about 2 MB each."""
 
 LOAD_SECONDS: Final = 5.0
 """To compile a source: 10 MB take 0.2 s. Nothing of the guest runs in this time."""
@@ -45,27 +43,6 @@ MEMORY_SHARE: Final = 0.75
 ENDED: Final = frozenset({Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY})
 """What an engine may say of a run that it had to end itself, without the death of the worker."""
 
-CPU_LOOK_SECONDS: Final = 0.01
-"""Between two looks at the processor time of a run that is about to have used its own."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """A request that was sent, and the time it may take."""
-
-    answer: asyncio.Future[Reply]
-    wall_seconds: float
-    cpu_seconds: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Flight:
-    """A job on its way: the requests sent for it."""
-
-    job: Job
-    steps: tuple[_Step, ...]
-    generation: int
-
 
 class Slot:
     """Serves the queue of a namespace until told to retire. Used by one event loop only."""
@@ -76,6 +53,7 @@ class Slot:
         queue: Queue,
         ledger: Ledger,
         process: Callable[[], Awaitable[Process]],
+        park: Callable[[Process], bool],
         deliver: Callable[[int, Sequence[RunResult]], None],
         generation: Callable[[], int],
         should_yield: Callable[[Slot], bool],
@@ -85,14 +63,14 @@ class Slot:
         self._queue = queue
         self._ledger = ledger
         self._fresh_process = process
+        self._park = park
         self._deliver = deliver
         self._generation = generation
         self._should_yield = should_yield
         self._has_spare = has_spare
         self._memory_bytes = memory_bytes
         self._process: Process | None = None
-        self._open: OrderedDict[str, None] = OrderedDict()
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[Flight] = deque()
         self._wake = asyncio.Event()
         self._resident_bytes = 0
         self.started = self.idle_since = asyncio.get_running_loop().time()
@@ -116,19 +94,20 @@ class Slot:
             self._process.kill(Outcome.OUT_OF_MEMORY)
 
     async def serve(self) -> None:
-        """Work until `should_yield`; the worker is dead and reaped afterwards."""
+        """Work until `should_yield`; the worker is parked then, or dead and reaped."""
         try:
             while True:
                 yielding = self._should_yield(self)
                 if not self._flights:
                     if yielding:
+                        self._let_go()
                         return
                     await self._prepare()
                 while not yielding and self._has_room():
-                    job = self._queue.take(self._batch_size)
-                    if job is None:
+                    jobs = self._take()
+                    if not jobs:
                         break
-                    self._send(job)
+                    self._send(jobs)
                 if self._flights:
                     await self._land()
                 elif not self._should_yield(self):
@@ -140,7 +119,7 @@ class Slot:
         if not self._flights:
             return True
         # Behind a suspect nobody waits: the worker that it may take along is not theirs.
-        ahead = self._flights[-1].job.script
+        ahead = self._flights[-1].jobs[0].script
         now = asyncio.get_running_loop().time()
         return len(self._flights) < PIPELINE and not self._ledger.is_suspect(ahead, now)
 
@@ -150,9 +129,20 @@ class Slot:
         self.idle_since = asyncio.get_running_loop().time()
         await self._wake.wait()
 
+    def _let_go(self) -> None:
+        """Leave a worker that is good for another turn to whoever parks it."""
+        process = self._process
+        if process is None or not process.is_alive or self._is_full():
+            return
+        if self._park(process):
+            self._process = None
+
+    def _is_full(self) -> bool:
+        return self._resident_bytes > MEMORY_SHARE * self._memory_bytes
+
     async def _prepare(self) -> None:
         """Have a worker that is alive and not about to be blamed for the memory of others."""
-        if self._resident_bytes > MEMORY_SHARE * self._memory_bytes:
+        if self._is_full():
             await self._end_process(Outcome.UNAVAILABLE)
         if self._process is None or not self._process.is_alive:
             await self._end_process(Outcome.UNAVAILABLE)
@@ -160,7 +150,6 @@ class Slot:
 
     async def _end_process(self, sentence: Outcome) -> None:
         process, self._process = self._process, None
-        self._open.clear()
         self._resident_bytes = 0
         if process is not None:
             process.kill(sentence)
@@ -176,48 +165,90 @@ class Slot:
             return 0
         return self._ledger.batch_size(script, now)
 
-    # one job
+    # one batch
 
-    def _send(self, job: Job) -> None:
-        problem = self._ledger.verdict(job.script)
-        if problem:
-            self._answer(job, self._generation(), Outcome.LOAD_FAILED, problem)
-            return
-        if job.loads and problem is not None:
-            self._answer(job, self._generation(), Outcome.SUCCEEDED, "")
-            return
-        if job.runs and (pause := self._ledger.pause(job.script, _now())):
-            self._answer(job, self._generation(), Outcome.CRASH_LOOP, _paused(pause))
+    def _take(self) -> tuple[Job, ...]:
+        """The next job, and those of other scripts that fit into the same batch."""
+        first = self._queue.take(self._batch_size)
+        if first is None:
+            return ()
+        now = _now()
+        script, ledger = first.script, self._ledger
+        left_us = ledger.slice_us(script) - len(first.runs) * ledger.share_us(script)
+        if first.loads or not ledger.riders(script, now, SLICE_US):
+            return (first,)
+        jobs = [first]
+        left = LARGEST_BATCH - len(first.runs)
+        left_bytes = BATCH_BYTES - first.activation_bytes
+
+        def riders(other: ScriptRef) -> int:
+            if not codec.go_together(script, other):
+                return 0
+            return min(left, ledger.riders(other, now, left_us))
+
+        while left > 0 and left_us > 0 and left_bytes > 0:
+            job = self._queue.take(riders, runs_only=True)
+            if job is None:
+                break
+            jobs.append(job)
+            left -= len(job.runs)
+            left_us -= len(job.runs) * ledger.share_us(job.script)
+            left_bytes -= job.activation_bytes
+        return tuple(jobs)
+
+    def _send(self, taken: Sequence[Job]) -> None:
+        jobs = tuple([job for job in taken if not self._is_known(job)])
+        if not jobs:
             return
         process = self._process
         assert process is not None  # noqa: S101 - `_prepare` came before
-        limits = job.script.limits
+        first = jobs[0]
+        limits = first.script.limits
         wall = limits.wall_time_ms / 1_000 + GRACE_SECONDS
-        if job.loads:
-            steps = [_Step(process.ask(codec.check_frame(job.script, job.source)), wall, wall)]
+        if first.loads:
+            frame = codec.check_frame(first.script, first.source)
+            steps = [Step(process.ask(frame), wall, wall)]
         else:
-            steps = self._opening(process, job)
-            share = RUN_SHARE_SECONDS * len(job.runs)
-            answer = process.ask(codec.run_frame(job.script, job.runs))
+            steps = self._opening(process, jobs)
+            share = RUN_SHARE_SECONDS * sum([len(job.runs) for job in jobs])
+            answer = process.ask(codec.run_frame(jobs))
             # A budget of processor time as long as the wall's would only blur what is told.
             is_tighter = limits.cpu_time_ms < limits.wall_time_ms
             cpu = limits.cpu_time_ms / 1_000 if is_tighter else wall
-            steps.append(_Step(answer, wall + share, cpu + share))
-        self._flights.append(_Flight(job, tuple(steps), self._generation()))
+            steps.append(Step(answer, wall + share, cpu + share))
+        self._flights.append(Flight(jobs, tuple(steps), self._generation()))
 
-    def _opening(self, process: Process, job: Job) -> list[_Step]:
-        name = codec.isolate_name(job.script)
-        drop: str | None = None
-        if name in self._open:
-            self._open.move_to_end(name)
-            if job.script.isolation is Isolation.SHARED:
-                return []
-            drop = name
-        elif len(self._open) >= OPEN_SCRIPTS:
-            drop = self._open.popitem(last=False)[0]
-        self._open[name] = None
-        frame = codec.open_frame(job.script, job.source, drop=drop)
-        return [_Step(process.ask(frame), LOAD_SECONDS, LOAD_SECONDS)]
+    def _is_known(self, job: Job) -> bool:
+        """Answer `job` if that takes no worker."""
+        problem = self._ledger.verdict(job.script)
+        if problem:
+            self._answer(job, self._generation(), Outcome.LOAD_FAILED, problem)
+        elif job.loads and problem is not None:
+            self._answer(job, self._generation(), Outcome.SUCCEEDED, "")
+        elif job.runs and (pause := self._ledger.pause(job.script, _now())):
+            self._answer(job, self._generation(), Outcome.CRASH_LOOP, paused(pause))
+        else:
+            return False
+        return True
+
+    def _opening(self, process: Process, jobs: Sequence[Job]) -> list[Step]:
+        """Have the scripts of `jobs` opened that are not, or that are to be opened anew."""
+        opened = process.opened
+        names = [(codec.opened_name(job.script), job) for job in jobs]
+        # First of all, so that none of them has to go for another.
+        missing = [(name, job) for name, job in names if not opened.use(name)]
+        if jobs[0].script.isolation is Isolation.STRICT:
+            missing = names
+        steps = []
+        for name, job in missing:
+            if opened.use(name) and job.script.isolation is Isolation.SHARED:
+                # Another Script of this batch has the same artifact.
+                continue
+            opened.forget(name)
+            drop = [name, *opened.add(name, job.script, job.source)]
+            frame = codec.open_frame(job.script, job.source, drop=drop)
+            steps.append(Step(process.ask(frame), LOAD_SECONDS, LOAD_SECONDS, job))
+        return steps
 
     async def _land(self) -> None:
         """Wait for the first job's answers and deal with them, or with the worker's death."""
@@ -229,7 +260,7 @@ class Slot:
         try:
             for step in flight.steps:
                 begun = _now()
-                with _Alarm(process, step):
+                with Alarm(process, step):
                     replies.append(await step.answer)
             self._accept(flight, replies)
         except codec.AnswerInvalid:
@@ -243,133 +274,129 @@ class Slot:
         else:
             self._flights.popleft()
 
-    def _accept(self, flight: _Flight, replies: Sequence[Reply]) -> None:
-        job, reply = flight.job, replies[-1]
-        if job.loads:
+    def _accept(self, flight: Flight, replies: Sequence[Reply]) -> None:
+        jobs, reply = flight.jobs, replies[-1]
+        if (job := jobs[0]).loads:
             self._ledger.judge(job.script, "" if reply.ok else reply.message)
             outcome = Outcome.SUCCEEDED if reply.ok else Outcome.LOAD_FAILED
             self._answer(job, flight.generation, outcome, reply.message)
             return
-        if not replies[0].ok and len(replies) > 1:
-            self._open.pop(codec.isolate_name(job.script), None)
-            self._ledger.judge(job.script, replies[0].message)
-            self._answer(job, flight.generation, Outcome.LOAD_FAILED, replies[0].message)
+        refused = {
+            step.job: opening.message
+            for step, opening in zip(flight.steps, replies, strict=True)
+            if step.job is not None and not opening.ok
+        }
+        if refused:
+            self._refuse(flight, refused)
         elif reply.ok:
-            share = reply.duration_us / len(job.runs)
-            done = codec.results(reply.body, job.runs, duration_us=round(share))
-            ended = [result for result in done if result.outcome in ENDED]
-            if len(done) > 1 and ended and job.script.type == ScriptType.JS:
-                # Runs of one isolate have their memory together: whose it was is found one by one.
-                self._ledger.too_much_at_once(job.script, len(done))
-                self._one_by_one(flight)
-                return
-            self._ledger.took(job.script, share)
-            if len(ended) == len(done):
-                self._ledger.strike(job.script, ended[-1].message, _now())
-            else:
-                self._ledger.acquit(job.script)
-            self._deliver(flight.generation, done)
-        elif len(job.runs) == 1:
+            self._judge(flight, reply)
+        elif len(jobs) == 1 and len(job.runs) == 1:
             self._answer(job, flight.generation, Outcome.UNAVAILABLE, reply.message)
         else:
             self._one_by_one(flight)
 
+    def _refuse(self, flight: Flight, refused: Mapping[Job, str]) -> None:
+        """Some of the scripts cannot be opened, so nothing was run; the others are tried again."""
+        assert self._process is not None  # noqa: S101 - it has just answered
+        for job, message in refused.items():
+            self._process.opened.forget(codec.opened_name(job.script))
+            self._ledger.judge(job.script, message)
+            self._answer(job, flight.generation, Outcome.LOAD_FAILED, message)
+        for job in reversed(flight.jobs):
+            if job not in refused:
+                self._put_back(flight, job, is_next=True)
+
+    def _judge(self, flight: Flight, reply: Reply) -> None:
+        jobs = flight.jobs
+        runs = [run for job in jobs for run in job.runs]
+        share = reply.duration_us / len(runs)
+        done = codec.results(reply.body, runs, duration_us=round(share))
+        ended = [result for result in done if result.outcome in ENDED]
+        if len(done) > 1 and ended and jobs[0].script.type == ScriptType.JS:
+            # Runs of one isolate have their memory together: whose it was is found one by one.
+            if len(jobs) == 1:
+                self._ledger.too_much_at_once(jobs[0].script, len(done))
+            self._one_by_one(flight)
+            return
+        place = 0
+        for job in jobs:
+            count = len(job.runs)
+            if len(jobs) == 1:
+                self._ledger.took(job.script, share)
+            else:
+                self._ledger.took_together(job.script, count, reply.duration_us, share)
+            of_job = done[place : place + count]
+            if ended and all(result.outcome in ENDED for result in of_job):
+                self._ledger.strike(job.script, of_job[-1].message, _now())
+            else:
+                self._ledger.acquit(job.script)
+            place += count
+        self._deliver(flight.generation, done)
+
     def _mourn(self, death: WorkerDied, replies: Sequence[Reply], *, took: float) -> None:
-        """The first job had to do with the death; what was sent behind it had not begun."""
+        """The first flight had to do with the death; what was sent behind it had not begun."""
         first, *behind = self._flights
         self._flights.clear()
+        of_first = {job.script for job in first.jobs}
         for flight in reversed(behind):
-            self._put_back(flight, is_next=flight.job.script != first.job.script)
-        job = first.job
+            for job in reversed(flight.jobs):
+                self._put_back(flight, job, is_next=job.script not in of_first)
+        # What was being opened is one script's; what ran may be the fault of any.
+        opening = first.steps[len(replies)].job if len(replies) < len(first.steps) else None
+        job = opening or first.jobs[0]
         log.info(
             "worker ended",
             extra={
                 "namespace": job.script.namespace,
-                "script": job.script.name,
+                "script": job.script.name if opening or len(first.jobs) == 1 else "",
                 "outcome": death.outcome.name,
                 "reason": str(death),
             },
         )
-        is_loading = len(replies) < len(first.steps) - 1
+        if opening is None and len(first.jobs) > 1:
+            self._set_apart(first)
+            return
+        for other in reversed(first.jobs):
+            if other is not job:
+                self._put_back(first, other, is_next=True)
         self._ledger.suspect(job.script, _now())
-        if len(job.runs) > 1 and not is_loading:
+        if len(job.runs) > 1 and opening is None:
             if death.outcome is Outcome.OUT_OF_MEMORY:
                 self._ledger.too_much_at_once(job.script, len(job.runs))
-            self._put_back(first, is_next=False)
+            self._put_back(first, job, is_next=False)
             return
-        told, outcome = _told(death, job), death.outcome
+        reason, outcome = told(death, job.script.limits), death.outcome
         if job.loads:
-            told, outcome = f"loading the script: {told}", Outcome.LOAD_FAILED
+            reason, outcome = f"loading the script: {reason}", Outcome.LOAD_FAILED
         else:
-            if is_loading:
-                told = f"compiling the script: {told}"
-            self._ledger.strike(job.script, told, _now())
-        self._answer(job, first.generation, outcome, told, took=took)
+            if opening is not None:
+                reason = f"compiling the script: {reason}"
+            self._ledger.strike(job.script, reason, _now())
+        self._answer(job, first.generation, outcome, reason, took=took)
 
-    def _one_by_one(self, flight: _Flight) -> None:
-        self._ledger.suspect(flight.job.script, asyncio.get_running_loop().time())
-        self._put_back(flight, is_next=True)
+    def _one_by_one(self, flight: Flight) -> None:
+        if len(flight.jobs) > 1:
+            self._set_apart(flight)
+            return
+        job = flight.jobs[0]
+        self._ledger.suspect(job.script, _now())
+        self._put_back(flight, job, is_next=True)
 
-    def _put_back(self, flight: _Flight, *, is_next: bool) -> None:
+    def _set_apart(self, flight: Flight) -> None:
+        """Run the jobs again, each without the others: then it is seen whose fault it was."""
+        for job in reversed(flight.jobs):
+            self._ledger.apart(job.script)
+            self._put_back(flight, job, is_next=True)
+
+    def _put_back(self, flight: Flight, job: Job, *, is_next: bool) -> None:
         if flight.generation == self._generation():
-            self._queue.put_back(flight.job, is_next=is_next)
+            self._queue.put_back(job, is_next=is_next)
 
     def _answer(
         self, job: Job, generation: int, outcome: Outcome, message: str, *, took: float = 0.0
     ) -> None:
         duration = round(took * 1_000_000)
         self._deliver(generation, job.answered(outcome, message, duration_us=duration))
-
-
-class _Alarm:
-    """Ends the worker when a step takes more time than it may, on the wall or of the processor."""
-
-    def __init__(self, process: Process, step: _Step) -> None:
-        self._process = process
-        self._step = step
-
-    def __enter__(self) -> None:
-        loop, step = asyncio.get_running_loop(), self._step
-        self._wall = loop.call_later(step.wall_seconds, self._process.kill, Outcome.TIMED_OUT)
-        self._cpu: asyncio.TimerHandle | None = None
-        # Scripts have one thread: they cannot use more of the processor than of the wall's time.
-        if step.cpu_seconds < step.wall_seconds:
-            self._cpu_end = self._process.cpu_seconds() + step.cpu_seconds
-            self._cpu = loop.call_later(step.cpu_seconds, self._look)
-
-    def __exit__(self, *_: object) -> None:
-        self._wall.cancel()
-        if self._cpu is not None:
-            self._cpu.cancel()
-
-    def _look(self) -> None:
-        left = self._cpu_end - self._process.cpu_seconds()
-        if left <= 0:
-            self._process.kill(Outcome.TIMED_OUT, OUT_OF_CPU)
-        else:
-            loop = asyncio.get_running_loop()
-            self._cpu = loop.call_later(max(left, CPU_LOOK_SECONDS), self._look)
-
-
-def _told(death: WorkerDied, job: Job) -> str:
-    limits = job.script.limits
-    match death.outcome:
-        case Outcome.TIMED_OUT if str(death) == OUT_OF_CPU:
-            return f"it used more than {limits.cpu_time_ms} ms of processor time"
-        case Outcome.TIMED_OUT:
-            return f"it did not finish within {limits.wall_time_ms} ms"
-        case Outcome.OUT_OF_MEMORY if str(death) == OUT_OF_HEAP:
-            return f"it used more than {limits.heap_bytes / (1 << 20):g} MiB of memory"
-        case _:
-            return str(death)
-
-
-def _paused(pause: Pause) -> str:
-    again = datetime.now(UTC) + timedelta(seconds=pause.seconds)
-    return (
-        f"not run: its last {pause.strikes} runs were ended, the last because {pause.reason}; "
-        f"it is tried again after {again:%Y-%m-%dT%H:%M:%SZ}"
-    )
 
 
 def _now() -> float:

@@ -7,7 +7,7 @@ import gc
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from executor import engines
 from executor.engines.errors import BatchRefused, EngineUnfit, ScriptRefused
@@ -54,13 +54,12 @@ class Worker:
             raise frames.FrameInvalid(f"no such script type: {number}")
         match head.get("do"):
             case "run":
-                return engine.run(script, body)
+                return engine.run(cast("list[tuple[str, int]]", head.get("of")), body)
             case "open":
-                drop = head.get("drop")
-                if isinstance(drop, str):
+                for dropped in cast("list[str]", head.get("drop")):
                     for other in self._engines.values():
-                        other.close(drop)
-                engine.open(script, body, file)
+                        other.close(dropped)
+                engine.open(script, body, file, alone=head.get("alone") is True)
             case "check":
                 engine.check(body, file)
             case unknown:

@@ -1,8 +1,9 @@
 """Frames between supervisor and worker: a length, one line of JSON, and a body of any bytes.
 
-Requests: `open` (type, script, file, drop; body: source), `check` (type, file; body: source), `run`
-(type, script; body: the batch). Each is answered by one frame, in order: `ok`, `us` (time taken)
-and for a refusal `message`. The first frame of a worker is its greeting and answers nothing.
+Requests: `open` (type, script, file, alone, and drop: scripts to close before; body: source),
+`check` (type, file; body: source), `run` (type, of: pairs of a script and its number of runs; body:
+the batch). Each is answered by one frame, in order: `ok`, `us` (time taken) and for a refusal
+`message`. The first frame of a worker is its greeting and answers nothing.
 """
 
 from __future__ import annotations

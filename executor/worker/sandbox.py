@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -197,9 +198,13 @@ def _unshare() -> str:
         kernel.unshare(flags)
         return "network, IPC, host name"
     kernel.unshare(flags | kernel.CLONE_NEWUSER | kernel.CLONE_NEWCGROUP)
-    # Elsewhere it would count every process of the user.
-    resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS, _THREADS))
+    _limit_threads()
     return "user, network, IPC, host name, cgroup"
+
+
+def _limit_threads() -> None:
+    """In a user namespace of its own: elsewhere every process of the user would count."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS, _THREADS))
 
 
 def _drop_privileges() -> str:
@@ -213,6 +218,9 @@ def _drop_privileges() -> str:
             os.setresuid(NOBODY, NOBODY, NOBODY)
         except OSError as error:
             raise OSError(error.errno, "it is root and may not become another user") from error
+        with suppress(OSError):
+            kernel.unshare(kernel.CLONE_NEWUSER)
+            _limit_threads()
         # Another user: the kernel has forgotten whom to die with.
         kernel.control(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.drop_capabilities()

@@ -107,14 +107,15 @@ _THREAD: Final = 0x00000100 | 0x00010000
 """CLONE_VM | CLONE_THREAD."""
 _NAMESPACES: Final = 0x7E020000
 """Every CLONE_NEW* flag that clone takes."""
-_MAP_KIND: Final = 0x0F
+_MAP_KIND: Final = 0x0F | 0x0100
+"""How it is shared, and MAP_GROWSDOWN."""
 _MAP_PRIVATE: Final = 0x02
 _OWN_PROCESS: Final = "own process"
 _RLIMIT_CPU: Final = 0
 _RLIMIT_DATA: Final = 2
 
 CONDITIONAL: Final[tuple[tuple[str, tuple[int, int], tuple[Only, ...]], ...]] = (
-    # Shared memory would escape RLIMIT_DATA.
+    # Shared memory would escape RLIMIT_DATA, and so would what grows down, as stacks of old did.
     ("mmap", (9, 222), (Only(3, _MAP_PRIVATE, mask=_MAP_KIND),)),
     ("sendto", (44, 206), (Only(4, 0, whole=True),)),
     ("clone", (56, 220), (Only(0, _THREAD, mask=_THREAD | _NAMESPACES),)),

@@ -8,7 +8,6 @@ row is the same exchange with runs that no engine answers: what the session alon
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import statistics
@@ -22,32 +21,14 @@ import grpc.aio
 import uvloop
 from scriptops.controller.v1 import controller_pb2 as wire
 
+from tests.bench.children import start
+from tests.bench.rule import ACTIVATION, DIGEST, SOURCE
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SOURCE = b"""
-const limit = Number(Deno.env["threshold-value"]);
-async function main() {
-  if (Device.getDeviceStatus("sensor", "temperature") > limit) {
-    Device.setDeviceStatus("switch", "state", "ON");
-    await Device.commitDevice("switch");
-  }
-}
-"""
 # Answered by the executor without a worker.
 UNKNOWN_TYPE = 99
-DIGEST = "sha256:" + hashlib.sha256(SOURCE).hexdigest()
-ACTIVATION = json.dumps(
-    {
-        "now": 1_700_000_000_000,
-        "seed": 7,
-        "cause": "ReadChange",
-        "event": {"device": "dht11", "property": "temperature"},
-        "env": {"threshold-value": "20"},
-        "read": {"sensor": {"temperature": 25.5, "humidity": 40}},
-        "write": ["switch"],
-    }
-).encode()
 
 SINGLES = 2_000
 BATCHES = 400
@@ -149,23 +130,22 @@ async def _serve() -> None:
     await server.stop(None)
 
 
-def _pinned(arguments: list[str], core: int, **options: Any) -> subprocess.Popen[str]:
-    """A child on one core; its threads and children inherit it."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        return subprocess.Popen([sys.executable, *arguments], text=True, **options)
-    finally:
-        os.sched_setaffinity(0, own)
-
-
 def run() -> list[dict[str, Any]]:
     cores = sorted(os.sched_getaffinity(0))
-    server = _pinned(["-m", __name__], cores[-1], stdout=subprocess.PIPE)
+    server = start([sys.executable, "-m", __name__], cores[-1], stdout=subprocess.PIPE)
     assert server.stdout is not None
     port = int(server.stdout.readline())
-    executor = _pinned(
-        ["-m", "executor", f"127.0.0.1:{port}", "--workers", "1", "--log-level", "WARNING"],
+    executor = start(
+        [
+            sys.executable,
+            "-m",
+            "executor",
+            f"127.0.0.1:{port}",
+            "--workers",
+            "1",
+            "--log-level",
+            "WARNING",
+        ],
         cores[0],
     )
     try:

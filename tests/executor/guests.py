@@ -58,7 +58,7 @@ def complete(module: bytes, *activations: bytes, fuel: int = 0, **limits: int) -
     joined = b",".join(given).decode()
     batch = f'{head[:-1]},"activations":[{joined}]}}'
     try:
-        completions: list[list[Any]] = json.loads(host.run("rule", batch.encode()))
+        completions: list[list[Any]] = json.loads(host.run([("rule", len(given))], batch.encode()))
     finally:
         host.close("rule")
     return completions

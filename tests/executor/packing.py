@@ -38,7 +38,8 @@ def engine() -> JavaScript:
 def run(made: JavaScript, *activations: bytes, script: str = "rule") -> list[list[Any]]:
     """Outcome, message, logs and writes of each run of an open script."""
     given = activations or (activation(),)
+    of = [(script, len(given))]
     head = {"writes": 16, "output": 1_000, "fetches": 4, "state": 1_000, "count": len(given)}
     joined = b",".join(given).decode()
-    batch = f'{json.dumps(head)[:-1]},"activations":[{joined}]}}'
-    return [completion[:4] for completion in json.loads(made.run(script, batch.encode()))]
+    batch = f'{json.dumps(head | {"of": of})[:-1]},"activations":[{joined}]}}'
+    return [completion[:4] for completion in json.loads(made.run(of, batch.encode()))]

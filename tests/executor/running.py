@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from executor.engines.js.isolate import Isolate
+from executor.engines.js.watching import Watcher
 from executor.model import Limits, RunKey, RunRequest, RunResult, ScriptRef, ScriptType, Work
 from executor.supervisor.pool import Supervisor
 
@@ -57,8 +58,12 @@ class Script:
     """A script in an isolate of this process: `run` gives completions as plain lists."""
 
     def __init__(self, source: str, *, file: str = "rule.js") -> None:
-        self.isolate = Isolate(asyncio.get_running_loop())
-        self.isolate.compile(source, file)
+        loop = asyncio.get_running_loop()
+        self.isolate = Isolate(loop)
+        watcher = Watcher(loop)
+        text, watched = watcher.watched(source)
+        watcher.close()
+        self.isolate.compile(text, file, watched=watched)
 
     def run(self, *activations: bytes, **limits: int) -> list[list[Any]]:
         """Outcome, message, logs and writes of each run."""

@@ -354,7 +354,9 @@ def test_what_was_meant_for_one_place_is_not_sent_to_the_next() -> None:
             pytest.param({"headers": [[name, "x"]]}, f"header {name} is not a script's to set", id=name)
             for name in ("Host", "Connection", "Content-Length", "Transfer-Encoding", "Upgrade", "TE",
                          "Expect", "Keep-Alive", "Proxy-Authorization", "Sec-Fetch-Site", "Cookie",
-                         "Accept-Encoding", "Scriptops-Script", "X-Forwarded-For", "Forwarded", "Via")
+                         "Accept-Encoding", "Scriptops-Script", "X-Forwarded-For", "Forwarded", "Via",
+                         "Scriptops_Script", "Content_Length", "X-Original-URL", "X-Rewrite-URL",
+                         "X-Real-IP")
         ),
     ],
 )  # fmt: skip

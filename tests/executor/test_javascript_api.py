@@ -136,10 +136,12 @@ def test_what_was_set_but_not_committed_is_dropped_with_a_warning(runner: asynci
     assert run(runner, source) == [[GOOD, "", [[LogLevel.WARN, warning]], []]]
 
 
-def test_a_failed_commit_that_nobody_awaits_is_in_the_log(runner: asyncio.Runner) -> None:
+def test_a_failed_commit_that_nobody_awaits_fails_the_run(runner: asyncio.Runner) -> None:
     source = "function main() { Device.commitDevice('other') }"
-    warning = "commitDevice: device other is not writable for this script"
-    assert run(runner, source) == [[GOOD, "", [[LogLevel.WARN, warning]], []]]
+    told = "device other is not writable for this script"
+    message = f"unhandled rejection: Denied: {told} (rule.js:1:26)"
+    warning = [LogLevel.WARN, f"commitDevice: {told}"]
+    assert run(runner, source) == [[Outcome.DENIED, message, [warning], []]]
 
 
 def test_a_failed_run_writes_nothing(runner: asyncio.Runner) -> None:
@@ -166,6 +168,15 @@ def test_console_keeps_levels_and_shows_any_value(runner: asyncio.Runner) -> Non
         [LogLevel.ERROR, "[object that JSON cannot express] 5 Symbol(s) [Function]"],
         [LogLevel.INFO, ""],
     ]
+
+
+def test_no_more_lines_are_kept_than_anybody_reads(runner: asyncio.Runner) -> None:
+    source = "function main() { for (let i = 0; i < 5000; i += 1) console.log('') }"
+    [[outcome, _, logs, _]] = run(runner, source, output=100_000)
+    assert (outcome, len(logs), logs[-1]) == (
+        *(GOOD, ops.LOG_LINES + 1),
+        [LogLevel.WARN, "output over 4096 lines was dropped"],
+    )
 
 
 def test_output_over_the_limit_is_cut_at_a_character_and_says_so(runner: asyncio.Runner) -> None:

@@ -10,11 +10,13 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from executor.engines.js.isolate import Isolate
 from executor.model import Outcome
-from tests.executor.running import Script, activation
+from executor.supervisor import codec
+from tests.executor.running import Script, activation, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +62,7 @@ async function victim() {
   tell("typed", () => [[...new Uint8Array([1, 2]).map((x) => x + 1)], new DataView(new ArrayBuffer(2)).getInt16(0)]);
   tell("iterators", () => [[...new Map([[1, 2]])], [...(function* () { yield 1; })()], [1, 2].values().map((x) => x + 1).toArray()]);
   tell("strings", () => [`${{}}`, `${[]}`, "a" + {}, String(() => 1), Object.prototype.toString.call([])]);
-  tell("web", () => [new URL("https://a/b?c#d").href, new URLSearchParams("a=1").get("a"), new TextDecoder().decode(new TextEncoder().encode("ä")), btoa("x"), new Headers({ a: "b" }).get("a"), structuredClone({ a: [1] })]);
+  tell("web", () => [new URL("https://a/b?c#d").href, new URLSearchParams("a=1").get("a"), new TextDecoder().decode(new TextEncoder().encode("ä")), new URL("https://ä.b/").host, new TextDecoder("big5").decode(new Uint8Array([0xa4, 0x40])), btoa("x"), new Headers({ a: "b" }).get("a"), structuredClone({ a: [1] })]);
   tell("events", () => { const t = new EventTarget(); let n = 0; t.addEventListener("x", () => { n += 1; }); t.dispatchEvent(new Event("x")); return n; });
   tell("proto", () => [({}).polluted, [].polluted, "".polluted, (() => {}).polluted, Reflect.ownKeys(globalThis).join()]);
   tell("state", () => [State.keys(), State.get("k")]);
@@ -111,8 +113,8 @@ ATTACKS = {
     "the environment": "attempt(() => { Deno.env.secret = 1 }); attempt(() => Object.setPrototypeOf(Deno.env, {})); attempt(() => { Reflect.getPrototypeOf(Deno.env).get = () => 'secret' }); attempt(() => { Reflect.getPrototypeOf(Deno).env = 1 }); attempt(() => { Deno.env.get.secret = 1 })",
     "functions of the host": "for (const f of [Device.getDeviceStatus, Device.commitDevice, console.log, setTimeout, queueMicrotask, fetch, State.get, Deno.env.get, performance.now, Math.random, Date]) for (let o = f; o !== null; o = Reflect.getPrototypeOf(o)) { attempt(() => { o.polluted = 'secret' }); attempt(() => { o.call = 1 }); if (o.prototype) attempt(() => { o.prototype.polluted = 1 }) }",
     "methods of this run on things of no run": "attempt(() => Reflect.apply(Deno.env.get, globalThis, ['secret'])); attempt(() => Reflect.construct(Date, [], Object)); attempt(() => Reflect.construct(Date, [0], class {}).constructor.secret = 1); attempt(() => Reflect.apply(console.log, null, ['x'])); attempt(() => new console.log()); attempt(() => new Device.commitDevice())",
-    "a stack overflow in host functions": "const dive = (f) => { try { dive(f) } catch { attempt(f) } }; for (const f of [() => Device.setDeviceStatus('target-device-name', 'p', 1), () => Device.commitDevice('target-device-name'), () => console.log('x'), () => State.set('k', 'secret'), () => setTimeout(() => {}, 1), () => structuredClone({ a: 1 }), () => new globalThis['UR' + 'L']('https://secret/'), () => crypto.randomUUID(), () => queueMicrotask(() => {}), () => new Headers({ a: 'secret' }), () => new Intl.NumberFormat('de').format(1), () => fetch('https://a/')]) dive(f)",
-    "a stack overflow while the bundle loads": "const dive = () => { try { dive() } catch { for (const n of ['Head' + 'ers', 'Eve' + 'nt', 'U' + 'RL', 'cry' + 'pto', 'Bl' + 'ob', 'Abort' + 'Signal']) attempt(() => globalThis[n]) } }; dive()",
+    "a stack overflow in host functions": "const dive = (f, last) => { try { dive(f, last) } catch (e) { if ((last.calls -= 1) > 0) attempt(f); throw e } }; for (const f of [() => Device.setDeviceStatus('target-device-name', 'p', 1), () => Device.commitDevice('target-device-name'), () => console.log('x'), () => State.set('k', 'secret'), () => setTimeout(() => {}, 1), () => structuredClone({ a: 1 }), () => new globalThis['UR' + 'L']('https://secret/'), () => crypto.randomUUID(), () => queueMicrotask(() => {}), () => new Headers({ a: 'secret' }), () => new Intl.NumberFormat('de').format(1), () => fetch('https://a/'), () => new globalThis['UR' + 'L']('https://ä.secret/').href, () => new TextDecoder('big5').decode(new Uint8Array([0xa4, 0x40])), () => crypto.subtle.digest('SHA-256', new Uint8Array(9)).catch(() => {})]) attempt(() => dive(f, { calls: 400 }))",
+    "a stack overflow while the bundle loads": "let left = 400; const dive = () => { try { dive() } catch (e) { if ((left -= 1) > 0) for (const n of ['Head' + 'ers', 'Eve' + 'nt', 'U' + 'RL', 'cry' + 'pto', 'Bl' + 'ob', 'Abort' + 'Signal']) attempt(() => globalThis[n]); throw e } }; attempt(dive)",
     "objects of the bundle": "for (const n of ['AbortController', 'AbortSignal', 'Blob', 'CryptoKey', 'Crypto', 'CustomEvent', 'DOMException', 'Event', 'EventTarget', 'File', 'FormData', 'Headers', 'Request', 'Response', 'SubtleCrypto', 'TextDecoder', 'TextEncoder', 'URL', 'URLSearchParams', 'atob', 'btoa', 'structuredClone']) { const C = globalThis[n]; if (n === 'AbortSignal') continue; for (let o = C; o !== null; o = Reflect.getPrototypeOf(o)) attempt(() => { o.polluted = 'secret' }); for (let o = C.prototype; o; o = Reflect.getPrototypeOf(o)) { attempt(() => { o.polluted = 'secret' }); for (const k of Reflect.ownKeys(o)) attempt(() => { o[k] = 'secret' }) } }",
     "instances that a bundle may keep": "const c = new TextDecoder('utf-8'); c.decode(new Uint8Array([0xc3]), { stream: true }); const h = new Headers({ a: 'secret' }); attempt(() => { new URL('https://u:secret@a/').searchParams.append('secret', '1') }); new AbortController().abort('secret'); AbortSignal.timeout(1); new EventTarget().addEventListener('x', () => console.log('secret')); attempt(() => new DOMException('secret').code); attempt(() => structuredClone(() => {}))",
     "state without a key of its own": "State.set('k', 'secret'); attempt(() => State.set('toString', 1)); attempt(() => State.set('x', { toJSON() { State.set('k', 'again'); return 1 } })); attempt(() => { State.get('k').secret = 1 })",
@@ -188,6 +190,35 @@ def test_a_victim_sees_the_same_beside(runner: asyncio.Runner, attack: str) -> N
     assert alone[0] == Outcome.SUCCEEDED, alone
     assert "secret" not in json.dumps(alone)
     assert [done for done in found if done != alone] == []
+
+
+# What a run can say that others could not read, or would have to carry.
+SPEECHES = {
+    "a message cut inside of a character": "throw 'a'.repeat(SHIFT) + '😀'.repeat(2000)",
+    "an error cut inside of a character": "throw new Error('a'.repeat(SHIFT) + '😀'.repeat(2000))",
+    "an alias cut inside of a character": "await Device.commitDevice('a'.repeat(SHIFT + 253) + '😀').catch(() => {})",
+    "half a character of an error of its own": "await refused(() => { throw new Error('\\ud800') })",
+    "a novel of an error of its own": "for (let i = 0; i < 99; i += 1) await refused(() => { throw new Error('x'.repeat(1e6)) })",
+    "half a character of the state, in capitals": "State.set('k', JSON.rawJSON('\"\\\\uD800\"'))",
+}  # fmt: skip
+
+SPEECH = """const refused = (force) => {
+  Device.setDeviceStatus("target-device-name", "p", 1);
+  return Device.commitDevice("target-device-name", 0, { get force() { return force(); } }).catch(() => {});
+};
+async function main({ shift: SHIFT }) { %s }"""
+
+
+@pytest.mark.parametrize("speech", SPEECHES)
+def test_whatever_a_run_says_can_be_read(runner: asyncio.Runner, speech: str) -> None:
+    async def said() -> list[list[Any]]:
+        shifts = [activation(event={"shift": n}) for n in range(4)]
+        return Script(SPEECH % SPEECHES[speech]).completions(*shifts)
+
+    completions = runner.run(said())
+    body = orjson.dumps(completions)
+    assert len(body) < 500_000
+    assert len(codec.results(body, runs(*[activation()] * 4), duration_us=0)) == 4
 
 
 def test_a_victim_alone_says_what_it_should(runner: asyncio.Runner) -> None:

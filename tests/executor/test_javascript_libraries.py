@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from executor.model import Outcome
-from tests.executor.running import Script
+from tests.executor.packing import engine, run
 
 pytestmark = pytest.mark.usefixtures("v8")
 
@@ -100,7 +100,9 @@ def test_library_runs_unchanged(
     ).stdout  # fmt: skip
 
     async def script() -> list[list[object]]:
-        return Script(bundled).run()
+        made = engine()
+        made.open("rule", bundled.encode(), "rule.js")
+        return run(made)
 
     [[outcome, message, logs, _]] = runner.run(script())
     assert (outcome, message, [text for _, text in logs]) == (Outcome.SUCCEEDED, "", shown)  # type: ignore[attr-defined]

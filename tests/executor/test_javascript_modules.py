@@ -232,6 +232,21 @@ def test_an_import_leads_to_a_file_of_the_package_or_nowhere(entry: str, told: s
     assert refusal(tree(files), "rule/1.0.zip") == told
 
 
+def test_what_the_linker_chokes_on_does_not_keep_it_from_the_next() -> None:
+    async def scene() -> str:
+        made = engine()
+        for tower in ("(" * 100_000 + "1" + ")" * 100_000, "x" + ".a" * 100_000):
+            bad = f"export const tower = {tower}; export function main() {{}}".encode()
+            with pytest.raises(ScriptRefused):
+                made.check(bad, "bad/1.0.js")
+        made.check(b"export function main() {}", "good/1.0.js")
+        with pytest.raises(ScriptRefused) as refused:
+            made.check(f"import '{'x' * 100_000}'".encode(), "long/1.0.js")
+        return str(refused.value)
+
+    assert asyncio.run(scene()) == f'import "{"x" * 992}'
+
+
 def test_nothing_of_a_module_runs_while_it_is_linked() -> None:
     hostile = "import './__proto__.js';\nwhile (true) {}\nexport function main() {}"
     files = {"main.js": hostile, "__proto__.js": "throw new Error('ran');", "constructor.js": ""}
@@ -255,7 +270,7 @@ def test_a_package_is_linked_once_for_all_that_open_it() -> None:
     assert asyncio.run(scene()) == (True, False)
 
 
-def _module_only(source: str, _file: str) -> None:
+def _module_only(source: str, _file: str, **_watched: str) -> None:
     if source.startswith("import"):
         raise ScriptRefused("no plain script")
 

@@ -62,6 +62,7 @@ TOLD = "TypeError: Cannot read properties of null (reading 'x')"
             id="a source root",
         ),
         pytest.param(CODE + inline(MAP | {"mappings": "AAAA"}), "rule/1.0.js:2:8", id="no mapping"),
+        pytest.param(CODE + inline(MAP | {"mappings": ";ADUI"}), "rule/1.0.js:2:8", id="source -1"),
         pytest.param(CODE + inline(MAP | {"version": 2}), "rule/1.0.js:2:8", id="an older version"),
         pytest.param(CODE + inline(MAP | {"sources": [1]}), "rule/1.0.js:2:8", id="no sources"),
         pytest.param(
@@ -150,7 +151,7 @@ def test_a_place_is_asked_about_once() -> None:
         made = engine()
         made.open("rule", (CODE + inline()).encode(), "rule/1.0.js")
         told = [run(made, *([activation()] * 3)) for _ in range(2)]
-        _, program = made._isolates["rule"]
+        _, program = made._opened["rule"]
         return [completion[1] for runs in told for completion in runs], len(program.places)
 
     assert asyncio.run(scene()) == ([f"{TOLD} (src/rule/main.ts:11:5)"] * 6, 1)
@@ -163,3 +164,10 @@ def test_a_source_cannot_break_the_message_that_names_it() -> None:
 
 def test_a_map_is_found_where_the_last_line_has_it() -> None:
     assert embedded_map(inline() + CODE) is None
+
+
+@pytest.mark.parametrize("line", [0, 7, 10**9, 10**30])
+def test_a_place_that_a_script_makes_up_is_a_place_or_a_text(line: int) -> None:
+    made_up = f"throw {{ message: 'no (rule/1.0.js:{line}:1)', stack: '' }}"
+    told = message((f"function main() {{ {made_up} }}\n" + inline()).encode())
+    assert told in {f"Error: no (rule/1.0.js:{line}:1)", "Error: no (src/rule/main.ts:11:5)"}

@@ -54,7 +54,7 @@ def test_in_virtual_time(runner: asyncio.Runner, body: str, shown: list[str]) ->
         pytest.param("setInterval(() => {}, 0); await new Promise(() => {})", "RangeError: a run may set at most 10000 timers", id="an endless interval"),
         pytest.param("setTimeout('code')", "TypeError: a timer needs a function; code cannot be made from strings", id="a timer of a string"),
         pytest.param("await new Promise(() => {})", "main() never finished: it awaits a promise that nothing settles", id="nothing to wait for"),
-        pytest.param("new WebSocket('ws://x')", "ReferenceError: WebSocket is not defined; rules have none: use fetch, or let a trigger start the rule (rule.js:3:1)", id="an absent API names the replacement"),
+        pytest.param("new WebSocket('ws://x')", "ReferenceError: WebSocket is not defined; rules have none: use fetch, or let a trigger start the rule (rule.js:3:5)", id="an absent API names the replacement"),
         pytest.param("localStorage.getItem('x')", "ReferenceError: localStorage is not defined; rules have none: use State.get and State.set, which live from run to run (rule.js:3:1)", id="an absent store"),
         pytest.param("Deno.readTextFileSync('x')", "TypeError: Deno.readTextFileSync is not available to rules: a rule has no files; use State, or fetch", id="Deno beyond env"),
     ],

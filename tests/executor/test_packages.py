@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import stat
@@ -21,7 +22,6 @@ from tests.executor.running import activation
 
 if TYPE_CHECKING:
     import asyncio
-    from pathlib import Path
 
     from tests.executor.running import Pool
 
@@ -311,13 +311,15 @@ def test_no_bytes_do_more_than_be_refused(noise: bytes, at: int, file: str) -> N
             continue
 
 
-def test_packages_are_judged_for_a_checker_too(tmp_path: Path) -> None:
-    good, bad = tmp_path / "1.zip", tmp_path / "2.gz"
-    good.write_bytes(zipped(GOOD))
-    bad.write_bytes(MAIN)
+def test_packages_are_judged_and_opened_for_a_checker_too() -> None:
+    given = [
+        ("1.zip", "js", zipped(GOOD)),
+        ("2.gz", "js", MAIN),
+        ("3.gz", "js", gzip.compress(MAIN)),
+    ]
     answer = subprocess.run(
         [sys.executable, "-m", packages.__name__],
-        input=json.dumps([[str(good), "js"], [str(bad), "js"]]).encode(),
+        input=json.dumps([[n, k, base64.b64encode(c).decode()] for n, k, c in given]).encode(),
         capture_output=True,
         check=True,
     )
@@ -325,7 +327,8 @@ def test_packages_are_judged_for_a_checker_too(tmp_path: Path) -> None:
         "this is not gzip (Error -3 while decompressing data: incorrect header check); "
         "pack it anew with `gzip -9 -n`"
     )
-    assert json.loads(answer.stdout) == ["", told]
+    scripts = {path: text.decode() for path, text in GOOD.items() if path.endswith(".js")}
+    assert json.loads(answer.stdout) == [["", scripts], [told, {}], ["", {"": MAIN.decode()}]]
 
 
 PACKAGES = {

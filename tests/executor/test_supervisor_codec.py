@@ -55,11 +55,22 @@ def test_completions_become_results_in_order() -> None:
         pytest.param(b'[[1,"\\ud800",[],[],null,[]]]', id="a lone surrogate"),
         pytest.param(b"[" * 100_000, id="deep nesting"),
         pytest.param(b'[[[1],"",[],[],null,[]]]', id="an unhashable outcome"),
+        pytest.param(orjson.dumps([[2, "x" * 2_001, [], [], None, []]]), id="a message without end"),
     ],
 )  # fmt: skip
 def test_an_answer_that_was_not_agreed_is_refused(answer: bytes) -> None:
     with pytest.raises(codec.AnswerInvalid):
         codec.results(answer, runs(activation()), duration_us=1)
+
+
+def test_a_result_that_no_message_can_carry_is_told_instead_and_its_neighbour_is_whole() -> None:
+    large = [1, "", [], [["switch", "state", "x" * codec.RESULT_BYTES, 1, False]], None, []]
+    size = len(orjson.dumps(large))
+    body = orjson.dumps([large, GOOD])
+    told, neighbour = codec.results(body, runs(activation(), activation()), duration_us=7)
+    message = f"its result has {size} bytes; at most {codec.RESULT_BYTES} are taken"
+    assert told == RunResult(key(1), Outcome.OUTPUT_TOO_LARGE, message, duration_us=7)
+    assert (neighbour.outcome, len(neighbour.writes)) == (Outcome.SUCCEEDED, 1)
 
 
 @pytest.mark.parametrize("frame", [b"", b"[]\n", b"{\n", b"\xff", b"1"])

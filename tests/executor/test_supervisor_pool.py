@@ -39,17 +39,44 @@ def workers_of(pid: int) -> set[int]:
 
 
 def test_more_namespaces_than_workers_all_get_their_turn() -> None:
-    async def share() -> tuple[set[Outcome], int]:
+    async def share() -> set[Outcome]:
         async with pooled(workers=1) as pool:
             for i in range(5):
                 pool.submit(GOOD, runs(activation(), first=i + 1), namespace=f"team-{i}")
             results = await pool.answers(*(key(i + 1) for i in range(5)))
-            # The one that serves and the one started ahead.
-            return {r.outcome for r in results}, len(workers_of(os.getpid()))
+            return {r.outcome for r in results}
 
-    outcomes, processes = asyncio.run(share())
-    assert outcomes == {Outcome.SUCCEEDED}
-    assert processes <= 2
+    assert asyncio.run(share()) == {Outcome.SUCCEEDED}
+
+
+def test_a_namespace_finds_its_worker_again_after_the_others_had_their_turn() -> None:
+    async def turns() -> list[int]:
+        async with pooled(workers=1) as pool:
+            pids = []
+            for i in (0, 1, 2, 0, 1, 2):
+                await pool.run(GOOD, activation(), namespace=f"team-{i}")
+                [slot] = pool.supervisor._slots
+                assert slot._process is not None
+                pids.append(slot._process.pid)
+            return pids
+
+    pids = asyncio.run(turns())
+    assert pids[:3] == pids[3:]
+    assert len(set(pids)) == 3
+
+
+def test_workers_that_wait_make_room_where_memory_is_short() -> None:
+    async def crowd() -> int:
+        # Less than two idle workers have.
+        async with pooled(workers=1, memory_bytes=72 << 20) as pool:
+            for i in range(4):
+                await pool.run(GOOD, activation(), namespace=f"team-{i}")
+            await eventually(
+                lambda: len(workers_of(os.getpid())) <= 2, what="the one that serves and a spare"
+            )
+            return len(pool.supervisor._parked)
+
+    assert asyncio.run(crowd()) == 0
 
 
 def test_a_busy_namespace_gives_its_worker_up_for_one_that_waits() -> None:

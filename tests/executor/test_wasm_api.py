@@ -250,6 +250,16 @@ def test_a_run_that_fails_leaves_no_write_and_no_state() -> None:
     assert completion == [Outcome.FAILED, "temp-sensor-name", [], [], None, []]
 
 
+def test_no_more_lines_are_kept_than_anybody_reads() -> None:
+    line = "(drop (call $log (i32.const 2) (i32.const 0) (i32.const 0)))"
+    body = f"""(local $i i32) (loop {line}
+        (br_if 0 (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 5000))))
+        (i32.const 0)"""
+    [completion] = complete(guest("log", data="", body=body), output=100_000)
+    assert len(said(completion)) == ops.LOG_LINES + 1
+    assert said(completion)[-1] == "output over 4096 lines was dropped"
+
+
 def test_output_over_its_limit_is_cut_and_a_flood_ends_the_run() -> None:
     line = "(drop (call $log (i32.const 2) (i32.const 0) (i32.const 600)))"
     module = guest("log", data="a" * 600, body=f"{line} {line} {line} (i32.const 0)")
@@ -288,6 +298,11 @@ def test_state_that_is_only_read_is_not_returned() -> None:
     ("data", "key", "value", "outcome", "why"),
     [
         pytest.param("k{", 1, 1, 2, "a state value must be JSON", id="no JSON"),
+        pytest.param(
+            *("k" + "[" * 300 + "]" * 300, 1, 600, 2),
+            "a state value is nested more than 64 deep",
+            id="a tower",
+        ),
         pytest.param(
             *("k1", 0, 1, 2, "a state key is a string of 1 to 256 characters"), id="no key"
         ),

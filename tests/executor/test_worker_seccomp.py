@@ -107,6 +107,8 @@ def test_refused_is(machine: Machine, name: str) -> None:
         pytest.param("mmap", (0, 4096, 3, 0x22), ALLOW, id="private memory"),
         pytest.param("mmap", (0, 4096, 3, 0x21), REFUSE, id="shared memory"),
         pytest.param("mmap", (0, 4096, 3, 0x23), REFUSE, id="shared memory by its newer name"),
+        pytest.param("mmap", (0, 4096, 3, 0x20022), ALLOW, id="the stack of a thread"),
+        pytest.param("mmap", (0, 4096, 3, 0x122), REFUSE, id="memory that grows down, uncounted"),
         pytest.param("sendto", (0, 0, 1, 0, 0), ALLOW, id="sending on a connected socket"),
         pytest.param("sendto", (0, 0, 1, 0, 16), REFUSE, id="sending to an address"),
         pytest.param("sendto", (0, 0, 1, 0, 1 << 32), REFUSE, id="sending to an address up high"),

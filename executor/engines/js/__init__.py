@@ -1,1 +1,1 @@
-"""JavaScript on V8: hardened isolates, one per script, driven by two crossings per batch."""
+"""JavaScript on V8: a hardened isolate for a worker's scripts, two crossings for each batch."""

@@ -1,8 +1,10 @@
-"""The JavaScript engine of one worker: an isolate per script, and one to check scripts in."""
+"""The JavaScript engine of one worker: an isolate for its scripts, and one to check scripts in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -13,6 +15,7 @@ from executor.engines.js.positions import Positions
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
 
 _NO_IMPORT: Final = "Error: Not supported ("
@@ -20,10 +23,10 @@ _BUNDLE_INSTEAD: Final = "; import() is not available, bundle with `scriptops bu
 
 
 class JavaScript:
-    """Isolates cost about 10 ms each, so one is made per script that runs and none per check.
+    """Isolates cost about 10 ms and 2 MB each, so scripts share one, and another for checks.
 
-    Checks share an isolate: hardened intrinsics keep scripts apart there as they keep runs apart
-    elsewhere. How many isolates are held is the caller's business.
+    Hardened intrinsics and fresh globals keep scripts apart there as they keep their runs apart.
+    Those that are to run alone have an isolate each. How many are held is the caller's business.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -31,50 +34,74 @@ class JavaScript:
         self._loop = loop
         self._programs = Programs(loop, safe_file)
         self._positions = Positions(loop)
-        self._isolates: dict[str, tuple[Isolate, Program]] = {}
+        self._shared: Isolate | None = None
+        self._opened: dict[str, tuple[Isolate, Program]] = {}
 
     def warm(self) -> None:
         prove_flags(self._loop)
         self._scratch = Isolate(self._loop)
 
-    def open(self, script: str, source: bytes, file: str) -> None:
-        isolate = Isolate(self._loop)
+    def open(self, script: str, source: bytes, file: str, *, alone: bool = False) -> None:
+        self.close(script)
+        if alone:
+            isolate = Isolate(self._loop)
+        else:
+            isolate = self._shared = self._shared or Isolate(self._loop)
         try:
-            program = self._programs.load(source, file, isolate.compile)
+            program = self._programs.load(source, file, partial(isolate.compile, script=script))
         except BaseException:
-            isolate.close()
+            if alone:
+                isolate.close()
             raise
-        self._isolates[script] = isolate, program
+        self._opened[script] = isolate, program
 
     def close(self, script: str) -> None:
-        if (opened := self._isolates.pop(script, None)) is not None:
-            opened[0].close()
+        if (opened := self._opened.pop(script, None)) is None:
+            return
+        isolate, _ = opened
+        if isolate is self._shared:
+            isolate.drop(script)
+        else:
+            isolate.close()
 
     def check(self, source: bytes, file: str) -> None:
         self._programs.load(source, file, self._scratch.check)
 
-    def run(self, script: str, batch: bytes) -> bytes:
-        if (opened := self._isolates.get(script)) is None:
-            raise BatchRefused("the script is not open")
-        isolate, program = opened
+    def run(self, scripts: Sequence[tuple[str, int]], batch: bytes) -> bytes:
+        try:
+            opened = [self._opened[script] for script, _ in scripts]
+        except KeyError as error:
+            raise BatchRefused("the script is not open") from error
+        isolate = opened[0][0]
+        if any(other is not isolate for other, _ in opened):
+            raise BatchRefused("the scripts do not run together")
         try:
             completions = isolate.run(batch.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise BatchRefused(f"not UTF-8 at byte {error.start}") from error
+        told = [
+            (program.map or program.imports) and f"({program.file}:" in completions
+            for _, program in opened
+        ]
         # Only a message that tells of a place can have this in it.
-        if (program.map or program.imports) and f"({program.file}:" in completions:
-            return self._retold(completions, program)
-        return completions.encode()
+        if not any(told):
+            return completions.encode()
+        runs = iter(orjson.loads(completions))
+        return orjson.dumps(
+            [
+                self._retold(run, program) if is_told else run
+                for is_told, (_, program), (_, count) in zip(told, opened, scripts, strict=True)
+                for run in islice(runs, count)
+            ]
+        )
 
-    def _retold(self, completions: str, program: Program) -> bytes:
-        """The completions in words that the author of the script understands."""
-        runs = orjson.loads(completions)
-        for run in runs:
-            if program.map is not None:
-                run[1] = self._positions.retold(run[1], program.file, program.map, program.places)
-            if run[1].startswith(_NO_IMPORT):
-                run[1] += _BUNDLE_INSTEAD
-        return orjson.dumps(runs)
+    def _retold(self, run: list[Any], program: Program) -> list[Any]:
+        """A completion in words that the author of the script understands."""
+        if program.map is not None:
+            run[1] = self._positions.retold(run[1], program.file, program.map, program.places)
+        if run[1].startswith(_NO_IMPORT):
+            run[1] += _BUNDLE_INSTEAD
+        return run
 
 
 start = JavaScript

@@ -6,7 +6,7 @@
 ((host) => {
   "use strict";
 
-  const { bundle, harden, fault, ask, time } = host;
+  const { bundle, harden, fault, watch, ask, time } = host;
   const hostEval = eval;
   const { apply } = Reflect;
   const { defineProperty, setPrototypeOf, freeze, hasOwn } = Object;
@@ -173,7 +173,7 @@
     if (typeof task !== "function") throw new TypeError("queueMicrotask needs a function");
     apply(then, settled, [() => {
       try {
-        task();
+        watch(run, task());
       } catch (error) {
         fault(run, error);
       }

@@ -3,16 +3,17 @@
 // Python sets a property of it and reads another, strings only. Runs are started in the first
 // crossing; their microtasks run when it ends; their completions are read in the second. Where a
 // run has set timers, each further crossing lets one of them fire.
-((harden, config, timeOf, globalsOf) => {
+((harden, config, promisesOf, timeOf, globalsOf) => {
   "use strict";
 
   const { WAITING, SUCCEEDED, FAILED, OUT_OF_MEMORY, OUTPUT_TOO_LARGE, DENIED, LOAD_FAILED } = config.outcomes;
   const { WARN } = config.levels;
   const {
-    FLOOD_FACTOR, VALUE_CHARACTERS, PROPERTY_CHARACTERS, MESSAGE_CHARACTERS, KEY_CHARACTERS,
+    FLOOD_FACTOR, LOG_LINES, VALUE_CHARACTERS, PROPERTY_CHARACTERS, MESSAGE_CHARACTERS, KEY_CHARACTERS,
     REQUEST_CHARACTERS, JSON_DEPTH,
   } = config.caps;
   const NO_MAIN = "the script has no function main; declare `function main(event) { ... }`";
+  const UNHANDLED = "unhandled rejection: ";
   const UNSETTLED = "main() never finished: it awaits a promise that nothing settles";
 
   // Kept from before the hardening, which takes these away from everyone else.
@@ -70,11 +71,11 @@
     return text.slice(0, end);
   }
 
-  // Ours are not counted as output, and a script can provoke as many as it likes.
+  // Ours are not counted as output, and a script can provoke as many as it likes, in its own words.
   const WARNINGS = 100;
   function warn(run, text) {
     run.warned += 1;
-    if (run.warned < WARNINGS) run.logs.push([WARN, text]);
+    if (run.warned < WARNINGS) run.logs.push([WARN, wellFormed(text.slice(0, MESSAGE_CHARACTERS))]);
     else if (run.warned === WARNINGS) run.logs.push([WARN, "further warnings were dropped"]);
   }
 
@@ -88,11 +89,12 @@
       run.flooded = true;
       throw new RangeError(`the script printed more than ${flood} bytes`);
     }
-    if (run.printed <= run.output) {
+    const isFull = run.logs.length >= LOG_LINES;
+    if (run.printed <= run.output && !isFull) {
       run.logs.push([level, text]);
-    } else if (!run.truncated) {
-      run.truncated = true;
-      const rest = utf8Prefix(text, run.output - (run.printed - bytes));
+    } else if (run.truncated === "") {
+      run.truncated = isFull ? `${LOG_LINES} lines` : `${run.output} bytes`;
+      const rest = isFull ? "" : utf8Prefix(text, run.output - (run.printed - bytes));
       if (rest !== "") run.logs.push([level, rest]);
     }
   }
@@ -101,7 +103,7 @@
 
   const known = (list, alias, verb) => {
     if (typeof alias !== "string") throw new TypeError("a device alias is a string");
-    if (!list(alias)) throw new Denied(`device ${wellFormed(alias).slice(0, PROPERTY_CHARACTERS)} is not ${verb} for this script`);
+    if (!list(alias)) throw new Denied(`device ${wellFormed(alias.slice(0, PROPERTY_CHARACTERS))} is not ${verb} for this script`);
   };
 
   function stagedValue(value) {
@@ -210,7 +212,7 @@
   }
 
   // What the other side could not read, though V8 writes it: half a character, or a tower.
-  const LONE = /(?<!\\)(?:\\\\)*\\ud[89a-f][0-9a-f]{2}/;
+  const LONE = /(?<!\\)(?:\\\\)*\\ud[89a-f][0-9a-f]{2}/i;
   function portable(text, what) {
     if (LONE.test(text)) throw new TypeError(`${what} has text that is not well-formed`);
     let depth = 0;
@@ -325,70 +327,81 @@
   }
 
   // The run has failed: something of it threw, and nothing of it will catch that.
-  function fault(run, error) {
+  function fault(run, error, dropped) {
     if (run.over || run.faulted) return;
     run.faulted = true;
     run.outcome = Denied.made(error) ? DENIED : starved(error) ? OUT_OF_MEMORY : FAILED;
-    run.message = message(error, file);
+    run.message = message(error, run.script, dropped);
   }
 
   const bundles = { __proto__: null };
   let hardenMore;
-  const time = timeOf(config.caps, fault);
+  const promises = promisesOf();
+  const { watch } = promises;
+  const time = timeOf(config.caps, fault, watch);
   const globals = globalsOf({
-    bundle: (name) => bundles[name], harden: (roots) => hardenMore(roots), fault, ask, time, surface,
+    bundle: (name) => bundles[name], harden: (roots) => hardenMore(roots), fault, watch, ask, time, surface,
   });
 
-  function newRun(activation, limits) {
+  function newRun(activation, limits, script) {
     return {
-      outcome: 0, message: "", logs: [], writes: [], read: activation.read,
+      script, outcome: 0, message: "", logs: [], writes: [], read: activation.read,
       write: activation.write, staged: new Map(), sets: 0, printed: 0, flooded: false,
-      truncated: false, warned: 0, over: false, limit: limits.writes, output: limits.output,
+      truncated: "", warned: 0, over: false, limit: limits.writes, output: limits.output,
       replies: activation.replies ?? [], wanted: [], asked: 0, fetches: limits.fetches,
       before: activation.state ?? {}, state: undefined, stateBytes: 2, stateLimit: limits.state,
       id: activation.run ?? "", env: activation.env, now: activation.now, seed: activation.seed,
-      faulted: false, made: {}, done: undefined, elapsed: 0, timers: [], timersSet: 0, timerId: 0,
+      faulted: false, rejected: [], made: {}, done: undefined, elapsed: 0, timers: [], timersSet: 0, timerId: 0,
       timerLevel: 0, firing: undefined,
     };
   }
 
   // ---- errors, told safely: everything about a thrown value may be a trap
 
-  function placed(stack, file) {
+  function placed(stack, { file, prefix, watch }) {
     // Behind the message, which may look like a place itself.
     const at = stack.indexOf(`${file}:`, stack.indexOf("\n    at "));
     if (at < 0) return "";
     const [line, column] = stack.slice(at + file.length + 1).split(/[^0-9]/, 2).map(Number);
     if (!(line > 0)) return "";
-    return ` (${file}:${line}:${line === 1 ? column - prefix.length : column})`;
+    return ` (${file}:${line}:${promises.columnOf(watch, line, line === 1 ? column - prefix.length : column)})`;
   }
 
-  function told(error, file) {
+  function told(error, script, threw) {
     if ((typeof error !== "object" && typeof error !== "function") || error === null) {
-      return `the script threw ${typeof error === "string" ? stringify(error) : String(error)}`;
+      return [`${threw} ${typeof error === "string" ? stringify(error) : String(error)}`, ""];
     }
     const { name, message, stack } = error;
     const text = typeof message === "string" ? message : "";
     const what = typeof name === "string" && name !== "" ? name : "Error";
-    if (text === "" && typeof stack !== "string") return "the script threw an object that is not an Error";
-    return `${what}${text === "" ? "" : `: ${text}`}${globals.advice(error)}`.slice(0, MESSAGE_CHARACTERS)
-      + (typeof stack === "string" ? placed(stack, file) : "");
+    if (text === "" && typeof stack !== "string") return [`${threw} an object that is not an Error`, ""];
+    const known = `${what}${text === "" ? "" : `: ${text}`}${globals.advice(error)}`;
+    return [known, typeof stack === "string" ? placed(stack, script) : ""];
   }
 
-  function message(error, file) {
+  // `dropped`, when that was it, is the rejected promise that nobody handled.
+  function message(error, script, dropped) {
+    const [before, threw] = dropped === undefined ? ["", "the script threw"] : [UNHANDLED, "rejected with"];
+    let text;
+    let place = "";
     try {
-      return wellFormed(told(error, file)).slice(0, MESSAGE_CHARACTERS + file.length + 32);
+      [text, place] = told(error, script, threw);
     } catch {
-      return "the script threw something that cannot be described";
+      text = `${threw} something that cannot be described`;
     }
+    const site = script.watch?.sites[dropped?.site];
+    if (place === "" && site !== undefined) place = ` (${script.file}:${site.join(":")})`;
+    return wellFormed(`${before}${text}`.slice(0, MESSAGE_CHARACTERS)) + place;
   }
 
   // ---- scripts
 
-  let prefix = "";
   let source = "";
   let file = "";
-  let instantiate;
+  let watched = "";
+  let name = "";
+  // What is ready to be run, by name.
+  const scripts = new Map();
 
   // A source that is not a whole function body by itself is refused here, with an error that V8
   // itself reports: such text could end our wrapper early and go on outside of it.
@@ -396,11 +409,17 @@
 
   function compiled() {
     const names = globals.mentioned(source);
-    prefix = `(function (${names.join(", ")}) { return function () { "use strict"; `;
+    const watch = promises.readWatch(watched);
+    const ours = watch === undefined ? [] : promises.NAMES;
+    const prefix = `(function (${[...names, ...ours].join(", ")}) { return function () { "use strict"; `;
     const scope = hostEval(
       `${prefix}${source}\n;return typeof main === "undefined" ? undefined : main; }; })\n//# sourceURL=${file}`,
     );
-    return (run) => scope(...names.map((name) => globals.made(run, name)))();
+    const given = (run) => names.map((name) => globals.made(run, name));
+    const instantiate = watch === undefined
+      ? (run) => scope(...given(run))()
+      : (run) => scope(...given(run), ...promises.valuesFor(run))();
+    return { file, prefix, watch, instantiate };
   }
 
   // ---- runs
@@ -409,7 +428,7 @@
 
   async function drive(run, activation) {
     try {
-      const main = instantiate(run);
+      const main = run.script.instantiate(run);
       if (typeof main === "function") {
         await main(activation.event);
         if (!run.faulted) run.outcome = SUCCEEDED;
@@ -432,19 +451,27 @@
   }
 
   function start(batch) {
-    const { count, activations, ...limits } = parse(batch);
+    const { count, activations, of = [["", count]], ...limits } = parse(batch);
     if (activations.length !== count || !activations.every(isActivation)) {
       throw new TypeError("an activation is not what was agreed");
     }
-    runs = activations.map((activation) => newRun(activation, limits));
+    runs = [];
+    for (const [named, times] of of) {
+      const script = scripts.get(named);
+      if (script === undefined) throw new TypeError("a script is not there");
+      const end = runs.length + times;
+      while (runs.length < end) runs.push(newRun(activations[runs.length], limits, script));
+    }
+    if (runs.length !== count) throw new TypeError("there are not as many activations as runs");
     for (let i = 0; i < count; i += 1) drive(runs[i], activations[i]);
   }
 
   function completion(run) {
+    const waits = run.outcome === 0 && run.wanted.length > 0 && !run.flooded;
+    const dropped = waits || run.rejected.length === 0 ? undefined : promises.unhandled(run);
+    if (dropped !== undefined) fault(run, dropped.reason, dropped);
     run.over = true;
-    if (run.outcome === 0 && run.wanted.length > 0 && !run.flooded) {
-      return [WAITING, "", run.logs, [], null, run.wanted];
-    }
+    if (waits) return [WAITING, "", run.logs, [], null, run.wanted];
     if (run.flooded) {
       run.outcome = OUTPUT_TOO_LARGE;
       run.message = `the script printed more than ${FLOOD_FACTOR * run.output} bytes`;
@@ -455,7 +482,7 @@
     for (const { op, url } of run.wanted) {
       warn(run, `${op} ${String(url).slice(0, PROPERTY_CHARACTERS)} was not awaited, so it was not sent`);
     }
-    if (run.truncated) warn(run, `output over ${run.output} bytes was dropped`);
+    if (run.truncated !== "") warn(run, `output over ${run.truncated} was dropped`);
     if (run.outcome !== SUCCEEDED) return [run.outcome, run.message, run.logs, [], stateOf(run), []];
     for (const [alias, values] of run.staged) {
       for (const property of values.keys()) {
@@ -478,22 +505,25 @@
   const engine = {
     set source(text) { source = text; },
     set file(text) { file = text; },
+    set watched(text) { watched = text; },
+    set name(text) { name = text; },
     set web(text) { bundles.web = text; },
     set idna(text) { bundles.idna = text; },
     set encodings(text) { bundles.encodings = text; },
     set aes(text) { bundles.aes = text; },
     compile() {
       parseAlone();
-      instantiate = compiled();
+      scripts.set(name, compiled());
       source = "";
     },
     check() {
       parseAlone();
       const nothing = { now: 0, seed: 0, event: null, env: {}, read: {}, write: [] };
-      const run = newRun(nothing, { writes: 1, output: 1, fetches: 0, state: 2 });
+      const script = compiled();
+      const run = newRun(nothing, { writes: 1, output: 1, fetches: 0, state: 2 }, script);
       let main;
       try {
-        main = compiled()(run);
+        main = script.instantiate(run);
       } catch {
         // Without its real environment a good script may throw here; its runs will tell.
         return "";
@@ -510,6 +540,7 @@
         runs = undefined;
       }
     },
+    set dropped(text) { scripts.delete(text); },
     // Empty when the batch could not be read; "more" while runs have timers left to wait for.
     get completions() {
       if (runs === undefined) return "";

@@ -1,4 +1,4 @@
-"""One V8 isolate, hardened, holding one script or checking many.
+"""One V8 isolate, hardened. It holds scripts, kept apart as their runs are, or checks them.
 
 Only strings cross. Everything here blocks the calling thread, and nothing here stops a script:
 whoever owns the process does that from outside.
@@ -50,6 +50,7 @@ _CONFIG: Final = json.dumps(
         "levels": {level.name: level.value for level in LogLevel},
         "caps": {
             "FLOOD_FACTOR": ops.FLOOD_FACTOR,
+            "LOG_LINES": ops.LOG_LINES,
             "VALUE_CHARACTERS": ops.VALUE_CHARACTERS,
             "PROPERTY_CHARACTERS": ops.PROPERTY_CHARACTERS,
             "MESSAGE_CHARACTERS": ops.MESSAGE_CHARACTERS,
@@ -69,8 +70,9 @@ def _text(name: str) -> str:
 
 
 def _boot_text() -> str:
-    harden, time, globals_ = (_text(name) for name in ("harden.js", "time.js", "globals.js"))
-    parts = f"{harden}\n,\n{_CONFIG}\n,\n{time}\n,\n{globals_}"
+    names = ("harden.js", "promises.js", "time.js", "globals.js")
+    harden, promises, time, globals_ = (_text(name) for name in names)
+    parts = f"{harden}\n,\n{_CONFIG}\n,\n{promises}\n,\n{time}\n,\n{globals_}"
     return f"({_text('host.js')})(\n{parts})\n//# sourceURL=scriptops:host"
 
 
@@ -114,7 +116,7 @@ def prove_flags(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class Isolate:
-    """An isolate that is ready for a script. Not for use by two threads.
+    """An isolate that is ready for scripts. Not for use by two threads.
 
     Must be made and used inside the running `loop`, which it blocks.
     """
@@ -131,16 +133,21 @@ class Isolate:
         del self._engine, self._compile, self._check
         self._exit.close()
 
-    def compile(self, source: str, file: str) -> None:
-        """Make `source` the script of this isolate.
+    def compile(self, source: str, file: str, script: str = "", watched: str = "") -> None:
+        """Hold `source` under the name `script`; `watched` is what `Watcher` says of it.
 
         Raises:
             ScriptRefused: it does not parse; the message has file, line and column.
         """
-        self._call(self._compile, source, file)
+        self._engine["name"] = script
+        self._call(self._compile, source, file, watched)
 
-    def check(self, source: str, file: str) -> None:
-        """Say whether `source` could be run; the script of this isolate stays what it was.
+    def drop(self, script: str) -> None:
+        """Forget what is held under the name `script`."""
+        self._engine["dropped"] = script
+
+    def check(self, source: str, file: str, watched: str = "") -> None:
+        """Say whether `source` could be run; the scripts of this isolate stay what they were.
 
         The top level is evaluated without the run's environment, so what it throws proves
         nothing and counts as good; only a source that does not parse, or that ends without a
@@ -149,11 +156,14 @@ class Isolate:
         Raises:
             ScriptRefused: it cannot be run.
         """
-        if problem := self._call(self._check, source, file):
+        if problem := self._call(self._check, source, file, watched):
             raise ScriptRefused(str(problem))
 
     def run(self, batch: str) -> str:
         """Run the activations of `batch`; the completions, as JSON, in the same order.
+
+        Its member `of` says how many are of which script, as `[[script, number], ...]`; without it
+        all are of the one without a name.
 
         Raises:
             BatchRefused: the batch cannot be read; no run took place.
@@ -166,13 +176,14 @@ class Isolate:
             raise BatchRefused("an activation is not readable")
         return completions
 
-    def _call(self, function: JSFunction, source: str, file: str) -> object:
+    def _call(self, function: JSFunction, source: str, file: str, watched: str) -> object:
         name = safe_file(file)
         for part, (words, text) in _PARTS.items():
             if part not in self._parts and words.search(source):
                 self._engine[part] = text
                 self._parts.add(part)
         self._engine["source"] = source
+        self._engine["watched"] = watched
         self._engine["file"] = name
         try:
             return function()

@@ -2,7 +2,7 @@
 
 V8 itself says whether a source is a plain script: `import` and `export` declarations are syntax
 errors in one, so only what V8 refuses, and what has one of these words in it, goes to the linker.
-A plain script therefore costs nothing here.
+A plain script therefore costs nothing here, unless it may drop promises, which are watched.
 
 Linking is rollup's work. What came of it is kept by the digest of the artifact.
 """
@@ -12,20 +12,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from executor import packages
+from executor import ops, packages
 from executor.engines.errors import ScriptRefused
-from executor.engines.js import bundle, positions
+from executor.engines.js import bundle, positions, watching
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from typing import Protocol
 
     from executor.packages import Package
+
+    class Attempt(Protocol):
+        """Raises ScriptRefused, or accepts a script; `watched` is what the watcher says of it."""
+
+        def __call__(self, source: str, file: str, *, watched: str = "") -> None: ...
+
 
 _LINK: Final = bundle.text("link.js")
 # Also `import.defer(` and whatever follows.
@@ -33,7 +40,7 @@ _IMPORT_CALL: Final = re.compile(r"import\s*[(./]")
 _MODULES: Final = (".js", ".mjs", ".json")
 
 LINKED_CHARACTERS: Final = 32 * 1024 * 1024
-"""What is kept of linked code and its maps; a thousand rules of ordinary size."""
+"""What is kept of linked or watched code and its maps; a thousand rules of ordinary size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class Program:
     map: str | None
     # Whether it may hold an `import()`, which V8 refuses without saying what was meant.
     imports: bool = False
+    # What the watcher of dropped promises put into the source.
+    watched: str = ""
     # Places that were asked about, as `Positions.retold` keeps them.
     places: dict[str, str] = field(default_factory=dict)
 
@@ -54,12 +63,13 @@ class Programs:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, file_name: Callable[[str], str]) -> None:
         self._linker = bundle.Bundle(loop, _LINK)
+        self._watcher = watching.Watcher(loop)
         self._file_name = file_name
         self._linked: OrderedDict[tuple[bytes, str], Program] = OrderedDict()
         self._characters = 0
 
-    def load(self, content: bytes, file: str, attempt: Callable[[str, str], None]) -> Program:
-        """The program in `content`, after `attempt(source, file)` has accepted it.
+    def load(self, content: bytes, file: str, attempt: Attempt) -> Program:
+        """The program in `content`, after `attempt` has accepted it.
 
         Raises:
             ScriptRefused: it cannot be unpacked or linked, or what `attempt` raised.
@@ -67,7 +77,7 @@ class Programs:
         key = (hashlib.sha256(content).digest(), file)
         if (linked := self._linked.get(key)) is not None:
             self._linked.move_to_end(key)
-            attempt(linked.source, linked.file)
+            attempt(linked.source, linked.file, watched=linked.watched)
             return linked
         try:
             package = packages.unpack(content, file, "js")
@@ -76,16 +86,37 @@ class Programs:
         source = _text(package, package.entry)
         name = self._file_name(f"{file}/{package.entry}" if package.entry else file)
         try:
-            attempt(source, name)
+            source_map = _map_of(package, package.entry, source)
+            imports = _IMPORT_CALL.search(source) is not None
+            program = self._accepted(Program(source, name, source_map, imports), attempt)
         except ScriptRefused:
-            program = self._link(package, file) if _may_be_module(source) else None
-            if program is None:
+            linked = self._link(package, file) if _may_be_module(source) else None
+            if linked is None:
                 raise
-            attempt(program.source, program.file)
+            program = self._accepted(linked, attempt)
             self._keep(key, program)
-            return program
-        source_map = _map_of(package, package.entry, source)
-        return Program(source, name, source_map, _IMPORT_CALL.search(source) is not None)
+        else:
+            if program.watched:
+                self._keep(key, program)
+        return program
+
+    def _accepted(self, program: Program, attempt: Attempt) -> Program:
+        """`program`, watched if that is needed and V8 takes it so.
+
+        Raises:
+            ScriptRefused: V8 does not take it, as it was written.
+        """
+        source, watched = self._watcher.watched(program.source)
+        if watched:
+            try:
+                attempt(source, program.file, watched=watched)
+            except ScriptRefused:
+                # Its own text says why, and where.
+                pass
+            else:
+                return replace(program, source=source, watched=watched)
+        attempt(program.source, program.file)
+        return program
 
     def _link(self, package: Package, file: str) -> Program | None:
         """The linked modules, or None where the entry is no module after all.
@@ -117,7 +148,9 @@ class Programs:
         if not linked["isModule"]:
             return None
         if "refused" in linked:
-            raise ScriptRefused(str(linked["refused"]))
+            # Its parser keeps what a trap left behind, and would refuse the next ones too.
+            self._linker.close()
+            raise ScriptRefused(str(linked["refused"])[: ops.MESSAGE_CHARACTERS])
         return Program(linked["code"], name, linked["map"])
 
     def _keep(self, key: tuple[bytes, str], program: Program) -> None:
@@ -134,7 +167,7 @@ def _may_be_module(source: str) -> bool:
 
 
 def _characters(program: Program) -> int:
-    return len(program.source) + len(program.map or "")
+    return len(program.source) + len(program.map or "") + len(program.watched)
 
 
 def _map_of(package: Package, path: str, text: str) -> str | None:

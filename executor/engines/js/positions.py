@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _TRACE: Final = bundle.text("trace.js")
 _COMMENT: Final = "//# sourceMappingURL="
 _DATA: Final = re.compile(r"data:[^,\n]*?(?P<base64>;base64)?,(?P<data>[^\s]*)")
-_AT: Final = r" \({file}:(\d+):(\d+)\)\Z"
+# Of so few digits that a script which makes one up gets no further than this.
+_AT: Final = r" \({file}:(\d{{1,9}}):(\d{{1,9}})\)\Z"
 _ROOTS: Final = re.compile(r"\A(?:[a-z][a-z0-9+.-]*://[^/]*/)?(?:\.{0,2}/)*")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f()]")
 
@@ -101,6 +102,9 @@ class Positions:
         if not traced:
             return None
         source, line, column = orjson.loads(traced)
+        if not isinstance(source, str):
+            # The map counts to before its first source, or past its last one.
+            return None
         name = _UNSAFE.sub("_", _ROOTS.sub("", source))[:200]
         return f" ({name}:{line}:{column})"
 

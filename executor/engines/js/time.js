@@ -2,7 +2,7 @@
 // has nothing else to do. Called before the hardening; its value makes what scripts see of time.
 //
 // Not promised: that anything takes as long as it says. A run that waits an hour is done at once.
-((caps, fault) => {
+((caps, fault, watch) => {
   "use strict";
 
   const { TIMERS, TIME_MS } = caps;
@@ -87,7 +87,7 @@
     run.timerLevel = timer.level;
     run.firing = timer;
     try {
-      apply(timer.task, run.made.globalThis, timer.values);
+      watch(run, apply(timer.task, run.made.globalThis, timer.values));
       if (timer.repeats) arm(run, timer);
     } catch (error) {
       fault(run, error);

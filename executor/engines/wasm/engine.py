@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +72,7 @@ class WebAssembly:
         self._ticker.start()
         prove(self._machine, self._ticker, fuel=self._fuel)
 
-    def open(self, script: str, source: bytes, file: str) -> None:
+    def open(self, script: str, source: bytes, file: str, *, alone: bool = False) -> None:  # noqa: ARG002 - every run has an instance of its own
         self._open[script] = self._compiled(source, file)
 
     def close(self, script: str) -> None:
@@ -100,10 +100,11 @@ class WebAssembly:
             return partial(self._components.run, self._components.compile(wasm))
         return partial(self._machine.run, compile_module(self._machine, wasm))
 
-    def run(self, script: str, batch: bytes) -> bytes:
-        guest = self._open.get(script)
-        if guest is None:
-            raise BatchRefused("the script is not open")
+    def run(self, scripts: Sequence[tuple[str, int]], batch: bytes) -> bytes:
+        try:
+            guests = [self._open[script] for script, count in scripts for _ in range(count)]
+        except KeyError as error:
+            raise BatchRefused("the script is not open") from error
         try:
             limits = orjson.loads(batch)
             activations = limits.pop("activations")
@@ -118,7 +119,12 @@ class WebAssembly:
         )
         bounds = Bounds(limits.get("heap", _DEFAULT.heap_bytes), ticks(wall), self._fuel)
         with self._ticker:
-            return orjson.dumps([self._complete(guest, run, bounds, wall) for run in runs])
+            return orjson.dumps(
+                [
+                    self._complete(guest, run, bounds, wall)
+                    for guest, run in zip(guests, runs, strict=True)
+                ]
+            )
 
     def _complete(self, guest: Guest, run: Run, bounds: Bounds, wall: int) -> Completion:
         outcome, message = self._end(guest, run, bounds, wall)

@@ -65,7 +65,7 @@ class Run:
         self._staged: dict[str, dict[str, object]] = {}
         self._sets = 0
         self._printed = 0
-        self._truncated = False
+        self._truncated = ""
         self._state: dict[str, bytes] | None = None
         self._state_bytes = 2
         self._state_changed = False
@@ -124,10 +124,14 @@ class Run:
         self._printed = printed = before + 1 + size
         if printed > ops.FLOOD_FACTOR * output:
             self.flood()
-        if printed <= output:
+        if printed <= output and len(self._logs) < ops.LOG_LINES:
             self._logs.append((level, text))
-        elif not self._truncated:
-            self._truncated = True
+        elif self._truncated:
+            return
+        elif printed <= output:
+            self._truncated = f"{ops.LOG_LINES} lines"
+        else:
+            self._truncated = f"{output} bytes"
             if rest := text.encode()[: max(0, output - before)].decode(errors="ignore"):
                 self._logs.append((level, rest))
 
@@ -175,9 +179,11 @@ class Run:
     def remember(self, key: str, value: bytes) -> None:
         _judge_key(key)
         try:
-            value = orjson.dumps(orjson.loads(value))
+            given = orjson.loads(value)
         except orjson.JSONDecodeError as error:
             raise Refused(INVALID, "a state value must be JSON") from error
+        _judge_depth(given, "a state value")
+        value = orjson.dumps(given)
         state = self.remembered()
         before = state.get(key)
         freed = 0 if before is None else _entry_bytes(key, before)
@@ -205,6 +211,7 @@ class Run:
         """The number under which the reply to a request will be found."""
         if not isinstance(request, dict) or not isinstance(request.get("url"), str):
             raise Refused(INVALID, "a request must be a JSON object with a `url`")
+        _judge_depth(request, "a request")
         most = self._limits["fetches"]
         if most == 0:
             grant = "its manifest grants it places with spec.network.allow"
@@ -245,7 +252,7 @@ class Run:
         for op in wanted:
             self.warn(f"fetch {_short(str(op.get('url')))} was not awaited, so it was not sent")
         if self._truncated:
-            self.warn(f"output over {self._limits['output']} bytes was dropped")
+            self.warn(f"output over {self._truncated} was dropped")
         if outcome is not Outcome.SUCCEEDED:
             return [outcome, message[: ops.MESSAGE_CHARACTERS], self._logs, [], None, []]
         for alias, values in self._staged.items():
@@ -278,6 +285,22 @@ def _judge_key(key: str) -> None:
     if not 0 < len(key) <= ops.KEY_CHARACTERS:
         most = ops.KEY_CHARACTERS
         raise Refused(INVALID, f"a state key is a string of 1 to {most} characters")
+
+
+def _judge_depth(value: object, what: str) -> None:
+    """Towers are refused: those who read it after us give up at some height."""
+    level: list[object] = [value]
+    for _ in range(ops.JSON_DEPTH):
+        level = [
+            part
+            for item in level
+            if isinstance(item, dict | list)
+            for part in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    if any(isinstance(item, dict | list) for item in level):
+        raise Refused(INVALID, f"{what} is nested more than {ops.JSON_DEPTH} deep")
 
 
 def _entry_bytes(key: str, value: bytes) -> int:

@@ -1,4 +1,4 @@
-// Writes link.js, trace.js, LICENSES.txt and SHA256SUMS beside this file; with --check only compares.
+// Writes link.js, trace.js, watch.js, LICENSES.txt and SHA256SUMS beside this file; with --check only compares.
 //
 // What comes out follows from package-lock.json alone: no dates, no paths, no environment.
 import { createHash } from "node:crypto";
@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const ENTRIES = { "link.js": "__linker", "trace.js": "__tracer" };
+const ENTRIES = { "link.js": "__linker", "trace.js": "__tracer", "watch.js": "__watcher" };
 
 async function bundled(name, value, used) {
   const { outputFiles: [file], metafile } = await build({
@@ -44,7 +44,7 @@ async function licences(packages) {
     if (file === undefined) throw new Error(`${name} has no licence file`);
     parts.push(`${name} ${version} (${license})\n\n${(await readFile(join(folder, file), "utf8")).trim()}\n`);
   }
-  return `What is inside link.js and trace.js, and on which terms.\n\n${parts.join(`\n${"-".repeat(72)}\n\n`)}`;
+  return `What is inside link.js, trace.js and watch.js, and on which terms.\n\n${parts.join(`\n${"-".repeat(72)}\n\n`)}`;
 }
 
 const outputs = {};

@@ -1,0 +1,190 @@
+// Finds where a script drops what may be a promise, and puts a call of the host around it; the value
+// of this bundle is what Python talks to.
+//
+// The script is text here: nothing of it runs. Lines stay lines; `columns` leads back to the author's.
+import { parse } from "acorn";
+import { walk } from "estree-walker";
+
+// Known to give no promise, where the name means what the host made.
+const PLAIN = {
+  __proto__: null,
+  console: /./,
+  State: /^(?:get|set|delete|keys)$/,
+  Device: /^(?:listReadableDevices|listWritableDevices|getDeviceStatus|setDeviceStatus)$/,
+};
+// Known to give a promise that nobody else has.
+const FRESH = { __proto__: null, Device: /^commitDevice$/ };
+// The host calls back and drops what comes of it.
+const CALLS_BACK = new Set(["setTimeout", "setInterval", "queueMicrotask"]);
+const DROPS_RESULTS = { __proto__: null, forEach: 0, addEventListener: 1 };
+const FUNCTIONS = /^(?:FunctionDeclaration|FunctionExpression|ArrowFunctionExpression)$/;
+
+const methodOf = (node) =>
+  (node.type === "CallExpression" && node.callee.type === "MemberExpression" && !node.callee.computed
+    ? node.callee.property.name : undefined);
+
+// The global of `table` that a call is a method of.
+function globalOf(node, table) {
+  const method = methodOf(node);
+  if (method === undefined || node.callee.object.type !== "Identifier") return undefined;
+  const { name } = node.callee.object;
+  return table[name]?.test(method) ? name : undefined;
+}
+
+// An identifier can be spelled with escapes.
+const unescaped = (source) => source.replace(/\\u(?:\{([0-9a-fA-F]+)\}|([0-9a-fA-F]{4}))/g, (_, long, short) =>
+  String.fromCodePoint(Math.min(parseInt(long ?? short, 16), 0x10ffff)));
+
+// Begins the names of what is put in; the host knows it too. Code cannot be made from strings: a
+// script in whose text it does not stand cannot say it.
+const NAME = "$ops_";
+const says = (source) => (source.includes("\\u") ? source + unescaped(source) : source).includes(NAME);
+
+// Where what is put in begins and ends, and as what: the letter is that of a function of the host.
+//
+// d: the value is dropped. a: it is awaited; s: so is a sequence. c: a callback, whose values are dropped.
+function placesIn(tree) {
+  const places = [];
+  const said = new Set();
+  const functions = [];
+  let callsBack = false;
+
+  // Unless `global` is the host's, and known to make it needless.
+  const put = (letter, { start, end }, global) => { places.push({ letter, start, end, global }); };
+
+  function awaited(node) {
+    put(node.type === "SequenceExpression" ? "s" : "a", node, globalOf(node, FRESH));
+  }
+
+  // `node` is evaluated, and nobody keeps its value.
+  function drop(node) {
+    switch (node.type) {
+      case "CallExpression":
+        // A constructor's `super()` gives the instance, which its maker has.
+        if (node.callee.type !== "Super") put("d", node, globalOf(node, PLAIN));
+        break;
+      case "NewExpression":
+      case "TaggedTemplateExpression": put("d", node); break;
+      case "ChainExpression": if (node.expression.type === "CallExpression") put("d", node); break;
+      // `void` does this wherever it stands, and what `delete` has is a place and no value.
+      case "UnaryExpression": if (!/^(?:void|delete)$/.test(node.operator)) drop(node.argument); break;
+      case "LogicalExpression": drop(node.left); drop(node.right); break;
+      case "ConditionalExpression": drop(node.consequent); drop(node.alternate); break;
+      case "SequenceExpression": drop(node.expressions.at(-1)); break;
+      default:
+    }
+  }
+
+  function called(node) {
+    const method = methodOf(node);
+    const callback = method in DROPS_RESULTS ? node.arguments[DROPS_RESULTS[method]] : undefined;
+    if (callback === undefined) return;
+    const isFunction = FUNCTIONS.test(callback.type);
+    if (isFunction && callback.expression && !callback.async) drop(callback.body);
+    else if (isFunction && callback.async) put("c", callback);
+    // Not of addEventListener: removeEventListener has to know it again.
+    else if (callback.type === "Identifier" && method === "forEach") put("c", callback);
+  }
+
+  walk(tree, {
+    enter(node, parent, key) {
+      if (FUNCTIONS.test(node.type)) functions.push(node);
+      switch (node.type) {
+        case "ExpressionStatement": drop(node.expression); break;
+        case "ForStatement":
+          if (node.init !== null) drop(node.init);
+          if (node.update !== null) drop(node.update);
+          break;
+        case "SequenceExpression": node.expressions.slice(0, -1).forEach(drop); break;
+        case "UnaryExpression": if (node.operator === "void") drop(node.argument); break;
+        case "AwaitExpression": awaited(node.argument); break;
+        case "YieldExpression":
+        case "ReturnStatement": {
+          // An asynchronous generator awaits these by itself.
+          const { async, generator } = functions.at(-1) ?? {};
+          if (async && generator && !node.delegate && node.argument !== null) awaited(node.argument);
+          break;
+        }
+        case "CallExpression": called(node); break;
+        case "Identifier":
+          if (CALLS_BACK.has(node.name)) callsBack = true;
+          if (parent.type !== "MemberExpression" || (key === "property" && parent.computed)) said.add(node.name);
+          break;
+        default:
+      }
+    },
+    leave(node) { if (FUNCTIONS.test(node.type)) functions.pop(); },
+  });
+  // A script that says the name in another way may have made it mean something else.
+  const needed = places.filter(({ global }) => global === undefined || said.has(global));
+  return callsBack || needed.some(({ letter }) => letter === "d" || letter === "c") ? needed : [];
+}
+
+// What to put in where, from the front to the back.
+function insertionsOf(places) {
+  const insertions = places.toSorted((a, b) => a.start - b.start).flatMap(({ letter, start, end }, site) => [
+    // Of those at one place, the outer one opens first and closes last.
+    { at: start, closes: false, length: end - start, text: `${NAME}${letter}(${letter === "s" ? "(" : ""}` },
+    {
+      at: end, closes: true, length: end - start,
+      text: `${letter === "s" ? ")" : ""},${letter === "d" ? `${site},` : ""}${NAME}${letter})`,
+    },
+  ]);
+  return insertions.sort((a, b) =>
+    a.at - b.at || b.closes - a.closes || (a.closes ? a.length - b.length : b.length - a.length));
+}
+
+// Line and column from 1 of offsets, which are asked about from the front to the back.
+function locator(source) {
+  const ends = /\r\n|[\n\r\u2028\u2029]/g;
+  let line = 1;
+  let start = 0;
+  let end = ends.exec(source);
+  return (offset) => {
+    for (; end !== null && ends.lastIndex <= offset; end = ends.exec(source)) {
+      line += 1;
+      start = ends.lastIndex;
+    }
+    return [line, offset - start + 1];
+  };
+}
+
+// Undefined when there is nothing to watch.
+function watchedFrom(source) {
+  if (says(source)) return undefined;
+  const options = { ecmaVersion: "latest", sourceType: "script", allowReturnOutsideFunction: true };
+  const places = placesIn(parse(source, options));
+  if (places.length === 0) return undefined;
+  const locate = locator(source);
+  // By line: column and length of each insertion, one after the other.
+  const columns = {};
+  const sites = places.map(({ start }) => start).sort((a, b) => a - b).map(locator(source));
+  let code = "";
+  let from = 0;
+  for (const { at, text } of insertionsOf(places)) {
+    const [line, column] = locate(at);
+    (columns[line] ??= []).push(column, text.length);
+    code += source.slice(from, at) + text;
+    from = at;
+  }
+  return { code: code + source.slice(from), watch: JSON.stringify({ columns, sites }) };
+}
+
+let source = "";
+let watched = "";
+
+globalThis.__watcher = {
+  set source(text) { source = text; },
+  get watched() { return watched; },
+  // Empty also for what is no script: V8 has the say in that.
+  watch() {
+    watched = "";
+    try {
+      const found = watchedFrom(source);
+      if (found !== undefined) watched = JSON.stringify(found);
+    } catch {
+      // What this parser does not know is run as it is.
+    }
+    source = "";
+  },
+};
