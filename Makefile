@@ -51,6 +51,7 @@ web: ## Bundle the Web APIs of rules again (needs npm)
 
 bundles: ## Write what links and bundles rules, from npm
 	for folder in executor/engines/js/linker reconciler/adapters/bundling \
+		reconciler/adapters/analysis \
 		reconciler/adapters/coverage/npm; do \
 		(cd "$$folder" && npm ci --ignore-scripts && npm run build); done
 

@@ -138,6 +138,15 @@ class PushRefused(Stalled):
     reason = "PushRefused"
 
 
+# Those who are told: forges, and receivers of notifications.
+
+
+class ReceiverUnavailable(Transient):
+    """No answer, or one that says nothing about the request."""
+
+    reason = "ReceiverUnavailable"
+
+
 # Artifacts.
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import yaml
 
+from reconciler.api.report import DiffReport, ValidationReport
 from reconciler.api.script import Script
 from reconciler.api.scriptrepository import ScriptRepository
 from reconciler.api.structural import Schema, inline, rewrite
@@ -76,6 +77,7 @@ SCRIPT: Final = Kind(
         Column("Last Run", ".status.lastRun.finishedAt", "date"),
         _AGE,
         Column("Outcome", ".status.lastRun.outcome", priority=1),
+        Column("Rollout", ".status.rollout.phase", priority=1),
         Column("Message", ".status.message", priority=1),
         Column("Runs", ".status.runs", "integer", priority=1),
         Column("Failures", ".status.failures", "integer", priority=1),
@@ -326,6 +328,14 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value
 
 
+# What `validate` and `diff` print for programs.
+REPORTS: Final[Mapping[str, type[ValidationReport | DiffReport]]] = {
+    "validation-report": ValidationReport,
+    "diff-report": DiffReport,
+}
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
 def files() -> Mapping[Path, str]:
     """Every generated file, by its path below the root of the project, with its content."""
     found: dict[Path, str] = {}
@@ -335,7 +345,13 @@ def files() -> Mapping[Path, str]:
         found[Path("deploy/crds", name)] = f"# {HEADER}\n{document}"
         schema = json.dumps(json_schema(kind), indent=2, ensure_ascii=False)
         found[Path("schemas", kind.resource.version, f"{kind.file}.json")] = f"{schema}\n"
+        # Beside the manifests of whoever starts from the template: editors work without a network.
+        found[Path("repo-template/.schemas", f"{kind.file}.json")] = f"{schema}\n"
         found[Path("docs/reference", f"{kind.file}.md")] = page(kind)
+    for name, report in REPORTS.items():
+        described = {"$schema": _DIALECT, "$comment": HEADER, **report.model_json_schema()}
+        schema = json.dumps(described, indent=2, ensure_ascii=False)
+        found[Path("schemas/report/v1", f"{name}.json")] = f"{schema}\n"
     return found
 
 

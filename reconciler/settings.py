@@ -112,6 +112,7 @@ class Settings(BaseModel):
     manifests name them too. `cluster_name` names the branch of status commits,
     `scriptops-status/<cluster_name>`. `dev` lets the bytes of a version change. `insecure_listen`
     serves debug, anonymous triggers and unauthenticated executors to more than loopback.
+    `secrets` is a folder of Secrets for the embedded cluster, as Kubernetes mounts them.
     `recordings` are runs of each Script that can be replayed; 0 records none.
     """
 
@@ -128,6 +129,7 @@ class Settings(BaseModel):
     namespace: Namespace = "default"
     dev: bool = False
     insecure_listen: bool = False
+    secrets: Path | None = None
     registers: frozenset[str] = frozenset()
     network: tuple[Place, ...] = ()
     recordings: Annotated[int, Field(ge=0, le=MOST_RECORDINGS)] = DEFAULT_RECORDINGS

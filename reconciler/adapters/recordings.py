@@ -51,8 +51,8 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 MAX_RECORDING: Final = 256 * 1024
 # What waits to be written. A ring that is full of what was never written loses its oldest.
 MAX_PENDING: Final = 32 * 1024 * 1024
-# Rows of one flush. A row costs the event loop's thread nothing and this process about 30 µs, so a
-# flush a second of this many is 1.5 % of a core however many runs there are.
+# Rows of one flush. A row costs the event loop's thread nothing and this process about 80 µs, so a
+# flush a second of this many is 4 % of a core however many runs there are.
 FLUSH_ROWS: Final = 500
 # Artifacts that no recording names any more are looked for this often.
 SWEEP_FLUSHES: Final = 60

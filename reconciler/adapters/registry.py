@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from reconciler.adapters.database import open_database
+from reconciler.core import layout
 from reconciler.errors import Transient, VersionImmutable
 from reconciler.ports.registry import Artifact, ArtifactRef
 
@@ -42,14 +43,6 @@ SYNC_THREADS = 16
 
 def digest_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def next_version(version: str) -> str:
-    """The version a person would take next: the last number counted up, or `.1` appended."""
-    head, number, tail = re.fullmatch(r"(.*?)([0-9]*)([^0-9]*)", version, re.DOTALL).groups()  # type: ignore[union-attr]  # matches every string
-    if not number:
-        return f"{version}.1"
-    return f"{head}{int(number) + 1:0{len(number)}d}{tail}"
 
 
 class DiskRegistry:
@@ -117,6 +110,14 @@ class DiskRegistry:
                 self._names[digest] += 1
         return digest
 
+    def discard(self, digest: str) -> None:
+        if digest not in self._stored:
+            return
+        with self._writing() as connection:
+            connection.execute("DELETE FROM stored WHERE digest = ?", (digest,))
+        self._stored.discard(digest)
+        self._release(digest)
+
     def read(self, digest: str) -> bytes | None:
         match = DIGEST.fullmatch(digest)
         if match is None:
@@ -158,9 +159,9 @@ class DiskRegistry:
         present = (before or {}).get(ref) or self.resolve(ref)
         if replace or present is None or present.digest == artifact.digest:
             return
-        free = ref._replace(version=next_version(ref.version))
+        free = ref._replace(version=layout.next_version(ref.version))
         while self.resolve(free) is not None:
-            free = free._replace(version=next_version(free.version))
+            free = free._replace(version=layout.next_version(free.version))
         raise VersionImmutable(
             f"scripts/{ref.file} was published with other bytes ({present.digest[:19]}…); "
             f"a version is immutable: rename the file to scripts/{free.file} "

@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import tarfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from reconciler.errors import SourceInvalid
 
@@ -23,10 +22,11 @@ _FOREIGN = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_
 
 def run(folder: Path, *arguments: str) -> str:
     """What git prints. Raises `SourceInvalid` with git's own words."""
-    return _output(folder, *arguments).decode(errors="replace")
+    return output(folder, *arguments).decode(errors="replace")
 
 
-def _output(folder: Path, *arguments: str) -> bytes:
+def output(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
+    """The same as bytes; `given` is what git reads."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -37,7 +37,7 @@ def _output(folder: Path, *arguments: str) -> bytes:
             },
             capture_output=True,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=given,
             timeout=_TIMEOUT_SECONDS,
         )
     except FileNotFoundError:
@@ -52,32 +52,22 @@ def _output(folder: Path, *arguments: str) -> bytes:
     return done.stdout
 
 
-def files(folder: Path, commit: str, inside: PurePosixPath) -> dict[PurePosixPath, bytes]:
-    """The manifests and scripts of a commit below `inside`, by their paths from there.
-
-    Raises `SourceInvalid` for a commit that is not there, or too large to be meant.
-    """
-    if commit.startswith("-"):
-        raise SourceInvalid(f"{commit!r} is no commit")
-    names = [str(inside / name) for name in ("manifests", "scripts", "scriptops.yaml")]
-    archive = _output(
-        folder, "archive", "--format=tar", commit, "--", *_existing(folder, commit, names)
+def blobs(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """The content of blobs by their ids. Raises `SourceInvalid` for one that is not there."""
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return {}
+    answer = io.BytesIO(
+        output(folder, "cat-file", "--batch", given="".join(f"{it}\n" for it in wanted).encode())
     )
-    found: dict[PurePosixPath, bytes] = {}
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            content = tar.extractfile(member) if member.isreg() else None
-            if content is not None:
-                found[PurePosixPath(member.name).relative_to(inside)] = content.read()
+    found: dict[str, bytes] = {}
+    for name in wanted:
+        head = answer.readline().split()
+        if len(head) != 3 or head[1] != b"blob":
+            raise SourceInvalid(f"git has no blob {name} in {folder}; is the clone complete?")
+        found[name] = answer.read(int(head[2]))
+        answer.read(1)
     return found
-
-
-def _existing(folder: Path, commit: str, names: Sequence[str]) -> list[str]:
-    """Those of `names` that a commit has: git archive takes no others."""
-    listed = run(folder, "ls-tree", "-z", "--name-only", commit, "--", *names).split("\0")
-    if not any(listed):
-        raise SourceInvalid(f"{commit} has neither manifests nor scripts")
-    return [name for name in listed if name]
 
 
 def has_identity(folder: Path) -> bool:

@@ -67,7 +67,7 @@ def read(root: Path, *, tests: bool = False) -> WorkTree:
             raise SourceInvalid(f"{root} holds more than {MAX_FILES} files; name its repository")
         if isinstance(found, Refusal):
             refused.append(found)
-        elif _is_ours(path) or (tests and fixtures.parse_path(path) is not None):
+        elif is_ours(path) or (tests and fixtures.parse_path(path) is not None):
             content = _content(found, path)
             if isinstance(content, Refusal):
                 refused.append(content)
@@ -76,7 +76,8 @@ def read(root: Path, *, tests: bool = False) -> WorkTree:
     return WorkTree(files, tuple(refused))
 
 
-def _is_ours(path: PurePosixPath) -> bool:
+def is_ours(path: PurePosixPath) -> bool:
+    """Whether a revision that holds `path` would have it read."""
     return (
         path == layout.REPOSITORY_FILE
         or layout.is_manifest(path)
@@ -84,7 +85,7 @@ def _is_ours(path: PurePosixPath) -> bool:
     )
 
 
-def _content(file: Path, path: PurePosixPath) -> bytes | Refusal:
+def _content(file: str, path: PurePosixPath) -> bytes | Refusal:
     """Opens nothing that has become a link or a pipe since it was looked at."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -93,15 +94,20 @@ def _content(file: Path, path: PurePosixPath) -> bytes | Refusal:
     except OSError as error:
         return Refusal(str(path), "Unreadable", f"cannot be read: {error.strerror}")
     if len(content) > MAX_BYTES:
-        return Refusal(str(path), "FileTooLarge", f"is larger than {MAX_BYTES} bytes; split it")
+        return too_large(path)
     return content
+
+
+def too_large(path: PurePosixPath) -> Refusal:
+    return Refusal(str(path), "FileTooLarge", f"is larger than {MAX_BYTES} bytes; split it")
 
 
 def _walk(
     root: Path, folder: PurePosixPath, *, only: set[str] | None = None
-) -> Iterator[tuple[PurePosixPath, Path | Refusal]]:
+) -> Iterator[tuple[PurePosixPath, str | Refusal]]:
     """Files below `folder` in the order of their paths; what is refused comes as a Refusal."""
-    with os.scandir(os.fsencode(root / folder)) as found:
+    here = os.fspath(root / folder)
+    with os.scandir(os.fsencode(here)) as found:
         entries = [
             gitpaths.Entry(_git_mode(entry.stat(follow_symlinks=False).st_mode), entry.name, b"")
             for entry in found
@@ -114,7 +120,7 @@ def _walk(
         if entry.is_tree:
             yield from _walk(root, folder / name)
         else:
-            yield folder / name, root / folder / name
+            yield folder / name, f"{here}/{name}"
 
 
 def _git_mode(mode: int) -> int:

@@ -70,7 +70,14 @@ def _check_duration(text: str) -> str:
     return text
 
 
+def _check_pause(text: str) -> str:
+    duration(text)
+    return text
+
+
 Duration = Annotated[str, Field(pattern=DURATION, max_length=32), AfterValidator(_check_duration)]
+# A duration that may be nothing.
+Pause = Annotated[str, Field(pattern=DURATION, max_length=32), AfterValidator(_check_pause)]
 Size = Annotated[str, Field(pattern=SIZE, max_length=12)]
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=1, max_length=253)]
 Namespace = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
@@ -111,3 +118,7 @@ READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 RUNS_SUCCEEDING: Final = "RunsSucceeding"
+# Only of a Script with rollouts, as a Deployment has it.
+PROGRESSING: Final = "Progressing"
+# Of a ScriptRepository, only while True: something live differs from git and is left so.
+DRIFTED: Final = "Drifted"

@@ -7,13 +7,14 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from reconciler.api.meta import (
     API_VERSION,
     Condition,
     Duration,
     Model,
+    Namespace,
     ObjectMeta,
     ObjectName,
     OpenModel,
@@ -21,6 +22,7 @@ from reconciler.api.meta import (
     duration,
     size,
 )
+from reconciler.api.rollout import Rollout, RolloutStatus, RolloutType
 
 # A name that a script uses for a device. No more is refused than would hurt in a message or a key.
 ALIAS = r"^[A-Za-z0-9_]([-A-Za-z0-9_.]{0,126}[A-Za-z0-9_])?$"
@@ -221,6 +223,13 @@ class Network(Model):
     )
 
 
+class Dependency(Model):
+    """Another Script."""
+
+    name: ObjectName
+    namespace: Namespace | None = Field(default=None, description="Default: that of the Script.")
+
+
 class ScriptSpec(Model):
     read_selector: Selector = Field(default=Selector(), description="Devices it may read.")
     write_selector: Selector = Field(default=Selector(), description="Devices it may write.")
@@ -242,7 +251,34 @@ class ScriptSpec(Model):
             "every run, `Strict` a fresh isolate for every run, which costs milliseconds."
         ),
     )
+    depends_on: list[Dependency] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Scripts that have to be Ready before this one begins to run, once.",
+    )
     suspend: bool = Field(default=False, description="Keep it deployed, but start no run.")
+    rollout: Rollout = Field(
+        default=Rollout(), description="How a change takes the place of what ran before."
+    )
+    revision_history_limit: Annotated[int, Field(ge=0, le=10)] | None = Field(
+        default=None,
+        description=(
+            "Former versions to keep for `scriptops rollout undo`. Default 2 with a rollout other "
+            "than AllAtOnce, else none."
+        ),
+    )
+    paused: bool = Field(
+        default=False, description="Begin no rollout and hold one where it is; runs go on."
+    )
+
+    @model_validator(mode="after")
+    def _check_shadow(self) -> ScriptSpec:
+        if self.rollout.type is RolloutType.SHADOW and self.network.allow:
+            raise ValueError(
+                "a shadow would send its requests a second time; use rollout.type Canary, or "
+                "remove network.allow"
+            )
+        return self
 
 
 class RunStatus(OpenModel):
@@ -271,6 +307,9 @@ class ScriptStatus(OpenModel):
     last_run: RunStatus | None = None
     runs: int = Field(default=0, description="Runs finished.")
     failures: int = Field(default=0, description="Runs that did not succeed.")
+    rollout: RolloutStatus | None = Field(
+        default=None, description="Where its rollout is; only with one that is not AllAtOnce."
+    )
 
 
 class Script(OpenModel):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from reconciler.api.meta import Model, ObjectName
 from reconciler.api.script import Alias, EnvName, EnvValue
@@ -47,6 +47,14 @@ class Fetch(Model):
     error: Literal["Denied", "TimedOut", "TooLarge", "Failed"] | None = Field(
         default=None, description="Instead of an answer: why there is none."
     )
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        said = {"body": self.body, "json": self.json_body, "error": self.error}
+        given = [name for name, value in said.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"it has {' and '.join(given)}; keep one of them")
+        return self
 
 
 class Given(Model):

@@ -13,13 +13,18 @@ from reconciler.cli import (
     asking,
     building,
     checking,
+    commanding,
+    diffing,
     options,
     replaying,
+    returning,
+    rollout,
     running,
     serving,
     starting,
     terminal,
     testing,
+    validating,
 )
 from reconciler.cli.terminal import ExitCode
 from reconciler.errors import ScriptOpsError
@@ -36,11 +41,18 @@ app = typer.Typer(
 for verb in (
     serving.demo,
     starting.init,
-    checking.validate,
+    validating.validate,
+    diffing.diff,
     building.build,
     serving.up,
     asking.get,
     asking.trigger,
+    commanding.reconcile,
+    commanding.suspend,
+    commanding.resume,
+    commanding.approve,
+    returning.history,
+    returning.rollback,
     checking.plan,
     serving.controller,
 ):
@@ -54,6 +66,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(running.run)
 app.command("test")(testing.run_tests)
 app.command()(replaying.replay)
+app.add_typer(rollout.app, name="rollout")
 app.command("recordings")(replaying.recordings_verb)
 app.command()(starting.version)
 

@@ -139,10 +139,13 @@ def _script(value: str) -> str:
     return value
 
 
+ScriptName = Annotated[
+    str, typer.Argument(metavar="SCRIPT", callback=_script, help="Name of the Script.")
+]
+
+
 def trigger(
-    script: Annotated[
-        str, typer.Argument(metavar="SCRIPT", callback=_script, help="Name of the Script.")
-    ],
+    script: ScriptName,
     *,
     event: Annotated[
         str, typer.Option(metavar="JSON", callback=_event, help="Handed to the script's main().")

@@ -11,8 +11,7 @@ import typer
 
 from reconciler.adapters import worktree
 from reconciler.cli import checking, options, terminal
-from reconciler.cli.checking import AllowNamespaces
-from reconciler.cli.options import TextOutput
+from reconciler.cli.options import AllowNamespaces, TextOutput
 from reconciler.cli.terminal import ExitCode
 from reconciler.core import layout, sources
 from reconciler.core.admission import Scope
@@ -85,7 +84,7 @@ def build(
 def root_of(path: Path) -> Path:
     """The repository that `path` is in. Raises `SourceInvalid` where it has no sources."""
     root = worktree.root_of(path)
-    if not (root / sources.SOURCES).is_dir():
+    if not (root / sources.SOURCES).is_dir() and not _typed(root):
         raise SourceInvalid(
             f"{root} has no sources; write a rule to {sources.SOURCES}/<name>/main.ts"
         )
@@ -116,7 +115,12 @@ def _build_rules(building: Building, bundler: Bundler, manifests: ManifestSet, o
     objects = tuple(manifests.desired.values())
     properties = _properties(manifests)
     api = bundling.api_types()
-    building.wanted[sources.API_TYPES] = api
+    if (building.root / sources.SOURCES).is_dir():
+        building.wanted[sources.API_TYPES] = api
+    for file in _typed(building.root):
+        deployed = sources.deployments(file.parent.name, objects)
+        building.wanted[file] = device_types(deployed, properties)
+        building.wanted[PurePosixPath(layout.SCRIPTS, sources.API_TYPES.name)] = api
     for name, entry in _rules(building.root, only):
         folder = entry.parent
         deployed = sources.deployments(name, objects)
@@ -144,10 +148,17 @@ def _build_rules(building: Building, bundler: Bundler, manifests: ManifestSet, o
             building.built[script] = entry
 
 
+def _typed(root: Path) -> list[PurePosixPath]:
+    """Where a script that is written as it runs asks for types, by having had them once."""
+    found = (root / layout.SCRIPTS).glob(f"*/{sources.DEVICE_TYPES}")
+    return [PurePosixPath(file.relative_to(root).as_posix()) for file in sorted(found)]
+
+
 def _rules(root: Path, only: Path) -> Iterator[tuple[str, PurePosixPath]]:
     """The name and the entry of each rule at, above or below `only`."""
-    found = False
-    for folder in sorted((root / sources.SOURCES).iterdir()):
+    found = bool(_typed(root))
+    folders = root / sources.SOURCES
+    for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
         entries = [folder / name for name in sources.ENTRIES if (folder / name).is_file()]
         if not entries:
             continue

@@ -1,4 +1,4 @@
-"""`validate` and `plan`: what is wrong in a repository, and what it would change."""
+"""`plan`: what a repository would change in a cluster."""
 
 from __future__ import annotations
 
@@ -11,76 +11,19 @@ from typing import Annotated, Final
 
 import typer
 
-from reconciler.adapters import packages, worktree
-from reconciler.api.repository import RepositoryFile
-from reconciler.api.script import ScriptType
+from reconciler.adapters import worktree
 from reconciler.cli import options, terminal
-from reconciler.cli.options import TextOutput
+from reconciler.cli.options import AllowNamespaces, TextOutput
 from reconciler.cli.terminal import ExitCode
-from reconciler.core import layout
+from reconciler.cli.validating import text
 from reconciler.core.admission import Scope
-from reconciler.core.crosscheck import crosscheck
-from reconciler.core.manifests import Change, ManifestSet
+from reconciler.core.manifests import ManifestSet
 from reconciler.core.objects import Json
-from reconciler.core.plan import Apply, Create, Patch, Plan, Prune, Skip, Step
+from reconciler.core.plan import Apply, Create, Patch, Plan, Prune, Quarantine, Skip, Step
 from reconciler.core.problems import Problem
 from reconciler.settings import ClusterKind, Settings, data_folder, instance_name, repository_name
 
 _HERE: Final = Path()
-
-AllowNamespaces = Annotated[
-    list[str],
-    typer.Option(
-        "--allow-namespace",
-        metavar="NAME",
-        help="Another namespace that manifests may name. May be repeated.",
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A repository that has been read: its manifests, and every finding by path and line."""
-
-    root: Path
-    manifests: ManifestSet
-    problems: tuple[Problem, ...]
-    files: int
-
-    @property
-    def errors(self) -> tuple[Problem, ...]:
-        return tuple(p for p in self.problems if p.severity == "error")
-
-
-def validate(
-    path: Annotated[
-        Path, typer.Argument(metavar="[PATH]", help="A repository, or a folder or file in one.")
-    ] = _HERE,
-    *,
-    output: options.Output = TextOutput.TEXT,
-    namespace: options.Namespace = "default",
-    allow_namespace: AllowNamespaces = [],  # noqa: B006 - typer's spelling of "none given"
-) -> None:
-    """Check manifests and scripts as they lie in a folder; nothing is committed, no network used.
-
-    Every problem is named with file, line, place and fix. What the repository does not hold but a
-    cluster may, such as a Device, is a note and no finding.
-    """
-    scope = Scope(namespace=namespace, namespaces=frozenset({namespace, *allow_namespace}))
-    checked = check(path, scope)
-    if output is TextOutput.JSON:
-        terminal.as_json(
-            {
-                "root": str(checked.root),
-                "files": checked.files,
-                "objects": len(checked.manifests.desired),
-                "problems": [_document(problem) for problem in checked.problems],
-            }
-        )
-    else:
-        _tell(checked)
-    if checked.errors:
-        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def plan(
@@ -119,7 +62,7 @@ def plan(
     name = repository or repository_name(str(checked.root))
     made = asyncio.run(main.plan(settings, name, checked.manifests))
     for problem in checked.errors:
-        terminal.line(_text(problem), stderr=True)
+        terminal.line(text(problem), stderr=True)
     if output is TextOutput.JSON:
         terminal.as_json(plan_document(made))
     else:
@@ -130,100 +73,30 @@ def plan(
         raise typer.Exit(ExitCode.FINDINGS)
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A repository that has been read: its manifests, and what is wrong at or below a path."""
+
+    root: Path
+    manifests: ManifestSet
+    errors: tuple[Problem, ...]
+
+
 def check(path: Path, scope: Scope) -> Checked:
-    """Read and check the repository that `path` is in; of its problems those at or below `path`.
+    """Read and check the repository that `path` is in, as far as its files alone say.
 
     Raises `SourceInvalid` where there is nothing to read.
     """
+    from reconciler.main import checking  # noqa: PLC0415 - only the verbs that need it pay for it
+
     root = worktree.root_of(path)
-    tree = worktree.read(root)
-    found = [
-        Problem(
-            path=PurePosixPath(refusal.path),
-            line=0,
-            pointer="",
-            reason=refusal.reason,
-            message=refusal.message,
-        )
-        for refusal in tree.refused
-    ]
-    repository = RepositoryFile()
-    if layout.REPOSITORY_FILE in tree.files:
-        read = layout.read_repository_file(tree.files[layout.REPOSITORY_FILE])
-        if isinstance(read, RepositoryFile):
-            repository = read
-        else:
-            found.extend(read)
-    files = {p: c for p, c in tree.files.items() if not layout.is_ignored(p, repository)}
-    changes: dict[PurePosixPath, Change] = {p: c for p, c in files.items() if layout.is_manifest(p)}
-    changes |= {p.path: p for p in found if p.path.parts[:1] == (layout.MANIFESTS,)}
-    manifests = ManifestSet(scope)
-    manifests.update(changes)
-    scripts: set[PurePosixPath] = set()
-    packed: list[tuple[PurePosixPath, ScriptType]] = []
-    for script, content in files.items():
-        parsed = layout.parse_script_path(script)
-        if isinstance(parsed, Problem):
-            found.append(parsed)
-        elif parsed is not None:
-            scripts.add(script)
-            problem = layout.script_problem(script, len(content), content)
-            found.extend([problem] if problem is not None else [])
-            if problem is None and layout.is_package(script):
-                packed.append((script, _type_of(manifests, parsed)))
-    found.extend(packages.judge(root, packed))
-    found.extend((*manifests.problems, *crosscheck(manifests, scripts)))
     inside = PurePosixPath(path.resolve().relative_to(root))
-    problems = {p for p in found if p.path.is_relative_to(inside)}
-    ordered = sorted(problems, key=lambda p: (p.path, p.line, p.pointer, p.message))
-    return Checked(root, manifests, tuple(ordered), len(files))
+    checked = checking.read(worktree.read(root), scope)
+    errors = tuple(p for p in checked.errors if p.path.is_relative_to(inside))
+    return Checked(root, checked.manifests, errors)
 
 
-def _type_of(manifests: ManifestSet, script: layout.ScriptPath) -> ScriptType:
-    """What a package is to hold, as the Script says that runs it; JavaScript where none does."""
-    for desired in manifests.desired.values():
-        wanted = desired.script.manifest if desired.script is not None else None
-        if wanted is not None and (wanted.name, wanted.version) == (script.name, script.version):
-            return wanted.script_type
-    return ScriptType.JS
-
-
-def _tell(checked: Checked) -> None:
-    for problem in checked.problems:
-        terminal.line(_text(problem))
-    errors, notes = len(checked.errors), len(checked.problems) - len(checked.errors)
-    counted = [_count(errors, "problem"), *([_count(notes, "note")] if notes else [])]
-    objects = _count(len(checked.manifests.desired), "object")
-    terminal.line(
-        f"{', '.join(counted)} in {_count(checked.files, 'file')}; {objects} can be deployed",
-        stderr=True,
-    )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
-
-
-def _text(problem: Problem) -> str:
-    """`manifests/x.yaml:7 /spec/manifest/version  ArtifactNotFound  message`."""
-    at = f"{problem.path}:{problem.line}" if problem.line else str(problem.path)
-    place = f"{at} {problem.pointer}" if problem.pointer else at
-    word = "note: " if problem.severity == "note" else ""
-    return f"{place}  {problem.reason}  {word}{problem.message}"
-
-
-def _document(problem: Problem) -> Json:
-    return {
-        "path": str(problem.path),
-        "line": problem.line,
-        "pointer": problem.pointer,
-        "reason": problem.reason,
-        "message": problem.message,
-        "severity": problem.severity,
-    }
-
-
-_SIGNS: Final = {"create": "+", "configure": "~", "prune": "-", "skip": "!"}
+_SIGNS: Final = {"create": "+", "configure": "~", "quarantine": "-", "prune": "-", "skip": "!"}
 
 
 def verb(step: Step) -> str:
@@ -233,6 +106,8 @@ def verb(step: Step) -> str:
             return "create"
         case Apply() | Patch():
             return "configure"
+        case Quarantine():
+            return "quarantine"
         case Prune():
             return "prune"
         case Skip():

@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from reconciler.core import addresses
 from reconciler.core.objects import Json, JsonObject, ObjectKey, mapping, sequence, text
 from reconciler.errors import (
     ClusterUnavailable,
@@ -33,13 +34,19 @@ class Client:
     `ObjectNotFound` with the controller's own words.
     """
 
-    def __init__(self, controller: str) -> None:
+    def __init__(self, controller: str, *, token: str = "") -> None:
         parts = urllib.parse.urlsplit(controller)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SourceInvalid(
                 f"{controller!r} is not the address of a controller; write it as "
                 "http://127.0.0.1:8000"
             )
+        is_here = parts.hostname == "localhost" or addresses.is_loopback(parts.hostname)
+        if token and parts.scheme != "https" and not is_here:
+            raise SourceInvalid(
+                f"a token would be sent to {parts.hostname} for everybody to read; write https://"
+            )
+        self._token = token
         self._base = controller.rstrip("/")
         # A proxy of the environment is for the world outside, not for a controller on loopback.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -51,6 +58,13 @@ class Client:
         selected = {**(query or {}), **({} if namespace is None else {"namespace": namespace})}
         answer = self._call("GET", f"/{kind}", query=selected)
         return tuple(map(mapping, sequence(answer.get("items"))))
+
+    def find(self, kind: str, key: ObjectKey) -> JsonObject:
+        """One object. Raises `ObjectNotFound`."""
+        for item in self.items(kind, namespace=key.namespace):
+            if mapping(item.get("metadata")).get("name") == key.name:
+                return item
+        raise ObjectNotFound(f"there is nothing named {key} among the {kind}")
 
     def run(self, run_id: str) -> JsonObject | None:
         """A finished run; None while it is not finished."""
@@ -71,6 +85,20 @@ class Client:
         """Queue a run; its id."""
         path = "/".join(urllib.parse.quote(part, safe="") for part in script)
         return text(self._call("POST", f"/scripts/{path}/trigger", body=event).get("runId"))
+
+    def roll_out(self, script: ObjectKey, action: str, revision: int | None = None) -> None:
+        """Ask for something of a rollout. Raises `Stalled` with why it cannot be had."""
+        path = "/".join(urllib.parse.quote(part, safe="") for part in script)
+        wish = {"action": action} if revision is None else {"action": action, "revision": revision}
+        self._call("POST", f"/scripts/{path}/rollout", body=orjson.dumps(wish))
+
+    def command(
+        self, kind: str, key: ObjectKey, verb: str, body: JsonObject | None = None
+    ) -> JsonObject:
+        """One POST for an object of `kind`; what the controller says of it."""
+        path = "/".join(urllib.parse.quote(part, safe="") for part in key)
+        content = orjson.dumps(body) if body is not None else b""
+        return self._call("POST", f"/{kind}/{path}/{verb}", body=content)
 
     def _call(
         self,
@@ -98,6 +126,9 @@ class Client:
         )
         if body is not None:
             request.add_header("Content-Type", "application/json")
+        if self._token:
+            # Not handed on to wherever an answer may lead.
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
                 return bytes(response.read(_MAX_ANSWER_BYTES + 1))

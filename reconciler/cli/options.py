@@ -125,6 +125,15 @@ Kubeconfig = Annotated[
 KubeContext = Annotated[
     str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig.")
 ]
+Secrets = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Secrets of the embedded cluster: a folder each, and in it a file for each key.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 Dev = Annotated[
     bool, typer.Option("--dev", help="A version may change its bytes; the change is redeployed.")
 ]
@@ -173,4 +182,12 @@ LogLevelOption = Annotated[
 ]
 Output = Annotated[
     TextOutput, typer.Option("--output", "-o", metavar="text|json", help="How to print it.")
+]
+AllowNamespaces = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-namespace",
+        metavar="NAME",
+        help="Another namespace that manifests may name. May be repeated.",
+    ),
 ]

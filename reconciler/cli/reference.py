@@ -31,6 +31,8 @@ def render() -> str:
     sections = [_HEAD]
     for name, verb in verbs.items():
         sections.append("\n".join(_section(name, verb)))
+        for second, below in getattr(verb, "commands", {}).items():
+            sections.append("\n".join(_section(f"{name} {second}", below)))
     return "\n".join(sections)
 
 

@@ -21,7 +21,7 @@ from reconciler.cli.terminal import ExitCode
 from reconciler.core import exporting, fixtures, recordings
 from reconciler.core.objects import JsonObject, mapping, sequence, text
 from reconciler.core.recordings import Recorded, completion_document
-from reconciler.core.verdicts import diff, told
+from reconciler.core.verdicts import as_recorded, diff, told
 from reconciler.errors import ObjectNotFound, ScriptOpsError
 
 if TYPE_CHECKING:
@@ -107,9 +107,10 @@ def replay(
             stderr=True,
         )
     tried = asyncio.run(running.replay(recorded, instead, env=values))
+    before = told(recorded.completion)
     lines = diff(
-        told(recorded.completion),
-        told(tried.completion),
+        before,
+        as_recorded(before, told(tried.completion)),
         f"run {recorded.run_id} {recorded.revision}".rstrip(),
         label,
     )
@@ -137,9 +138,14 @@ def _tell(tried: Tried, lines: Sequence[str]) -> None:
     if not lines:
         it = tried.completion
         terminal.line(
-            f"the same: {it.outcome.value}, {len(it.logs)} lines logged, {len(it.writes)} writes",
+            f"the same: {it.outcome.value}, {_counted(it.logs, 'line')} logged, "
+            f"{_counted(it.writes, 'write')}",
             stderr=True,
         )
+
+
+def _counted(found: Sequence[object], what: str) -> str:
+    return f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
 
 
 def recordings_verb(
@@ -306,6 +312,7 @@ def _bytes(path: Path) -> bytes:
 
 def _write(file: Path, content: str) -> None:
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
     except OSError as error:
         raise terminal.fail(f"{file} cannot be written: {error.strerror}") from None

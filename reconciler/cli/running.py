@@ -17,8 +17,7 @@ import typer
 
 from reconciler.api.scripttest import instant
 from reconciler.cli import options, terminal
-from reconciler.cli.checking import AllowNamespaces
-from reconciler.cli.options import TextOutput
+from reconciler.cli.options import AllowNamespaces, TextOutput
 from reconciler.cli.terminal import ExitCode
 from reconciler.core.admission import Scope
 from reconciler.core.objects import Json, JsonObject

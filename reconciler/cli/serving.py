@@ -14,7 +14,7 @@ import typer
 
 from reconciler.adapters import usergit
 from reconciler.adapters.git import address
-from reconciler.api.scriptrepository import ScriptRepositorySpec
+from reconciler.api.scriptrepository import PushWebhook, ScriptRepositorySpec, SecretRef
 from reconciler.cli import options, terminal
 from reconciler.cli.narrate import Narrator
 from reconciler.cli.terminal import ExitCode
@@ -106,6 +106,7 @@ def up(
     web: options.Web = _LOOPBACK_WEB,
     data: options.Data = None,
     cluster_name: options.ClusterName = "default",
+    secrets: options.Secrets = None,
     dev: options.Dev = False,
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
     network_allow: options.Network = [],  # noqa: B006 - typer's spelling of "none given"
@@ -115,7 +116,8 @@ def up(
 ) -> None:
     """Deploy a repository on this machine: controller, executor and simulated devices in one.
 
-    Listens on loopback only. A path implies --dev: editing a script in place is enough.
+    Listens on loopback only. A path implies --dev: editing a script in place is enough. Of
+    --secrets, `git` are the credentials of a URL, and `push` lets push webhooks in.
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
 
@@ -132,6 +134,7 @@ def up(
         web=web,
         cluster_name=cluster_name,
         namespace=namespace,
+        secrets=secrets,
         dev=dev or where.path is not None,
         registers=frozenset(allow_register),
         network=tuple(network_allow),
@@ -141,7 +144,13 @@ def up(
     )
     try:
         spec = ScriptRepositorySpec(
-            url=url, ref=branch, path=folder, interval=interval, results_interval="5s"
+            url=url,
+            ref=branch,
+            path=folder,
+            interval=interval,
+            results_interval="5s",
+            credentials=_secret(secrets, "git"),
+            webhook=PushWebhook(secret_ref=push) if (push := _secret(secrets, "push")) else None,
         )
     except ValueError as error:
         raise terminal.fail(f"{repository}: {error}") from None
@@ -160,6 +169,7 @@ def controller(
     context: options.KubeContext = None,
     namespace: options.Namespace = "default",
     data: options.Data = None,
+    secrets: options.Secrets = None,
     dev: options.Dev = False,
     insecure_listen: options.InsecureListen = False,
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
@@ -184,6 +194,7 @@ def controller(
         kubeconfig=kubeconfig,
         context=context,
         namespace=namespace,
+        secrets=secrets,
         dev=dev,
         insecure_listen=insecure_listen,
         registers=frozenset(allow_register),
@@ -221,6 +232,11 @@ def doctor(context: typer.Context) -> None:
     """
     command = [sys.executable, "-m", "executor", "doctor", *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
+
+
+def _secret(folder: Path | None, name: str) -> SecretRef | None:
+    """The Secret of that name, where `folder` has it."""
+    return SecretRef(name=name) if folder is not None and (folder / name).is_dir() else None
 
 
 def _require_loopback(settings: Settings) -> None:

@@ -160,6 +160,21 @@ def _short(length: int, *path: str) -> Cell:
     return lambda item, now: at(item, now).removeprefix("sha256:")[:length]
 
 
+def _rollout(item: JsonObject, _now: datetime) -> str:
+    """Its phase and, while it is under way, how far it is and how it does."""
+    rollout = mapping(mapping(item.get("status")).get("rollout"))
+    words = [text(rollout.get("phase"))]
+    if rollout.get("candidate"):
+        share = rollout.get("percent")
+        words.append(f"{share}%" if share else "shadow")
+    words += [
+        f"{rollout[name]} {word}"
+        for name, word in (("failed", "failed"), ("differing", "differ"))
+        if rollout.get(name)
+    ]
+    return " ".join(words) or "-"
+
+
 def _state(item: JsonObject, _now: datetime) -> str:
     entries = [f"{key}={json.dumps(value)}" for key, value in mapping(item.get("state")).items()]
     line = " ".join(entries)
@@ -196,6 +211,7 @@ _COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("RUNS", _at("status", "runs")),
         Column("FAILURES", _at("status", "failures")),
         Column("AGE", _since("metadata", "creationTimestamp")),
+        Column("ROLLOUT", _rollout, wide=True),
         Column("DIGEST", _short(12, "status", "digest"), wide=True),
         Column("STATE", _state, wide=True),
         Column("MESSAGE", _at("status", "message"), wide=True),

@@ -52,6 +52,11 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def clean_but_newlines(text: str) -> str:
+    """The same for what may have several lines."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
 def line(text: str, *, stderr: bool = False) -> None:
     typer.echo(clean(text), err=stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -12,11 +13,12 @@ from watchfiles import DefaultFilter, awatch
 
 from reconciler.adapters import worktree
 from reconciler.cli import options, terminal, testreports
-from reconciler.cli.checking import AllowNamespaces
+from reconciler.cli.options import AllowNamespaces
 from reconciler.cli.terminal import ExitCode
 from reconciler.core import coverage as lines
 from reconciler.core.admission import Scope
 from reconciler.core.testreport import Report
+from reconciler.errors import SourceInvalid
 
 if TYPE_CHECKING:
     from reconciler.main.laptop import Laptop
@@ -58,7 +60,7 @@ def run_tests(
     namespace: options.Namespace = "default",
     allow_namespace: AllowNamespaces = [],  # noqa: B006 - typer's spelling of "none given"
 ) -> None:
-    """Run the tests of scripts: `scripts/<name>/<version>.test.yaml`.
+    """Run the tests of scripts: `scripts/<name>/<version>.test.yaml` or `.test.js`.
 
     Each case runs in the engine that production has, with a clock and randomness that stand still,
     and without any network. Exits with 1 when one fails or cannot be read.
@@ -75,34 +77,47 @@ def run_tests(
     async def once(laptop: Laptop) -> Report:
         from reconciler.main import testing  # noqa: PLC0415 - as above
 
-        gathered = testing.gather(path, scope, keyword=keyword)
+        gathered = await testing.gather(laptop, path, scope, keyword=keyword)
         report = await testing.run(laptop, gathered, with_coverage=wants_coverage)
         tell(report)
         return report
 
-    async def all_of_it() -> Report:
+    # Not the result of the task: asyncio.run would take 0.2 s to put a thousand cases into words.
+    reports: list[Report] = []
+
+    async def all_of_it() -> None:
         from reconciler.main.laptop import laptop  # noqa: PLC0415 - only verbs with an engine pay for it
 
         async with laptop() as running:
-            report = await once(running)
+            reports.append(await once(running))
             if watch:
-                root = worktree.root_of(path)
-                async for _ in awatch(root, watch_filter=DefaultFilter()):
-                    report = await once(running)
-            return report
+                await _watch(worktree.root_of(path), lambda: once(running))
 
     try:
-        report = asyncio.run(all_of_it())
+        asyncio.run(all_of_it())
     except KeyboardInterrupt:
         return
+    (report,) = reports
     if not report.cases and not report.problems:
         which = f" with {keyword!r} in its name" if keyword else ""
         raise terminal.fail(
             f"there is no test{which} at or below {path}; tests lie beside their script, as "
-            "scripts/<name>/<version>.test.yaml"
+            "scripts/<name>/<version>.test.yaml or .test.js"
         )
     if not report.is_good:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+async def _watch(root: Path, again: Callable[[], Awaitable[Report]]) -> None:
+    """Does not end by itself. A repository that cannot be read now may be so after a change."""
+    async for changes in awatch(root, watch_filter=DefaultFilter()):
+        changed = sorted({file.removeprefix(f"{root}/") for _, file in changes})
+        terminal.line("", stderr=True)
+        terminal.line(f"changed: {', '.join(changed)}", stderr=True)
+        try:
+            await again()
+        except SourceInvalid as error:
+            terminal.line(f"error: {error}", stderr=True)
 
 
 def _show(report: Report, output: ReportOutput) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import assert_never
 
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.world import World
-from reconciler.core import plan
+from reconciler.core import plan, pruning
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.objects import (
     FIELD_MANAGER,
@@ -35,6 +35,10 @@ SINGLE_READS = 50
 TRIES = 4
 
 
+def _none(_kind: str) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What was done, what the plan left alone and why, and what could not be done."""
@@ -42,6 +46,16 @@ class Applied:
     changes: ChangeSet
     skips: tuple[plan.Skip, ...]
     failures: Mapping[Reference, ScriptOpsError]
+    # What would go beyond the limits, and stays.
+    pending: pruning.Pending | None = None
+    # Suspended now, to be deleted later.
+    quarantined: tuple[plan.Quarantine, ...] = ()
+
+    @property
+    def due(self) -> float | None:
+        """When the first quarantine ends."""
+        begun = [step.due for step in self.quarantined]
+        return min((*begun, *(skip.due for skip in self.skips if skip.due)), default=None)
 
 
 class Applier:
@@ -65,8 +79,12 @@ class Applier:
         inventory: Iterable[Reference],
         held: Collection[Reference],
         prune_safe: bool,
+        owned: Callable[[str], int] = _none,
     ) -> Applied:
-        """Raises what reading the live state raises; a failing write is in the result."""
+        """Raises what reading the live state raises; a failing write is in the result.
+
+        `owned` says how many objects of a kind the repository has.
+        """
         inventory = tuple(inventory)
         absent = (ref for ref in inventory if ref not in desired)
         live = await self._live({*changed, *absent}, repository, desired)
@@ -79,13 +97,14 @@ class Applier:
             held=held,
             prune_safe=prune_safe,
         )
+        made, pending = pruning.limited(made, repository.prune, owned)
         slots = asyncio.Semaphore(PARALLEL)
         failures: dict[Reference, ScriptOpsError] = {}
 
         async def attempt(step: plan.Step) -> None:
             async with slots:
                 try:
-                    await self._perform(step, repository, desired)
+                    await self.perform(step, repository, desired)
                 except ScriptOpsError as error:
                     failures[step.reference] = error
 
@@ -96,14 +115,31 @@ class Applier:
             changes=made.change_set().without(failures),
             skips=tuple(step for step in made.steps if isinstance(step, plan.Skip)),
             failures=failures,
+            pending=pending,
+            quarantined=tuple(
+                step
+                for step in made.steps
+                if isinstance(step, plan.Quarantine) and step.reference not in failures
+            ),
         )
 
-    async def _perform(
+    async def put_back(
         self,
         step: plan.Step,
         repository: plan.Repository,
         desired: Mapping[Reference, plan.Desired],
     ) -> None:
+        """`perform`, before what is said of anything."""
+        with self._precedence.applying():
+            await self.perform(step, repository, desired)
+
+    async def perform(
+        self,
+        step: plan.Step,
+        repository: plan.Repository,
+        desired: Mapping[Reference, plan.Desired],
+    ) -> None:
+        """One step, planned again when it met another state. Raises what the write raises."""
         for attempt in range(TRIES):
             try:
                 await self._write(step)
@@ -124,7 +160,7 @@ class Applier:
 
     async def _write(self, step: plan.Step) -> None:
         match step:
-            case plan.Apply():
+            case plan.Apply() | plan.Quarantine():
                 # Git is what says how a Script should be: whoever else set a field gives way.
                 await self._cluster.apply(
                     step.resource, step.document, field_manager=FIELD_MANAGER, force=True

@@ -7,27 +7,24 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import NamedTuple
 
-from reconciler.api.meta import duration, size
-from reconciler.api.script import ScriptSpec
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.runnables import InFlight, Runnable
+from reconciler.controllers.shadowing import Shadows
 from reconciler.controllers.triggering import Triggering, new_run_id
 from reconciler.controllers.world import World
 from reconciler.core import activation
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runqueue import QUANTUM, RunQueue
 from reconciler.core.runs import (
-    DEFAULT_LIMITS,
     Dispatch,
     ExecutorId,
     Outcome,
     Run,
     RunId,
     RunKey,
-    RunLimits,
     RunResult,
     ScriptRef,
 )
@@ -46,34 +43,6 @@ UNAVAILABLE_ATTEMPTS = 3
 # What one run may read, as JSON. A message to an executor holds at most four times as much.
 MAX_ACTIVATION = 8 * 1024 * 1024
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runnable:
-    """A Script as it is dispatched: what the executor is told, and the grants its writes need.
-
-    `secrets` are names of its environment whose values came from Secrets.
-    """
-
-    ref: ScriptRef
-    uid: str
-    spec: ScriptSpec
-    revision: str
-    secrets: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True, kw_only=True)
-class InFlight:
-    run: Run
-    runnable: Runnable
-    executor: ExecutorId
-    deadline: float
-    tries: int = 1
-    # What the Script remembered when the run was dispatched.
-    state: bytes = b""
-    # As it was sent, for the recording.
-    activation: bytes = b""
-
-
 # (namespace, digest): what is loaded, because a worker serves one namespace.
 LoadKey = tuple[str, str]
 
@@ -91,27 +60,6 @@ class _Load(NamedTuple):
     key: LoadKey
     executor: ExecutorId
     deadline: float
-
-
-def limits_of(spec: ScriptSpec) -> RunLimits:
-    limits, default = spec.limits, DEFAULT_LIMITS
-    return RunLimits(
-        wall_time_ms=_milliseconds(limits.wall_time) or default.wall_time_ms,
-        output_bytes=limits.output_bytes or default.output_bytes,
-        writes=limits.writes or default.writes,
-        heap_bytes=size(limits.heap) if limits.heap else default.heap_bytes,
-        fetches=limits.fetches or default.fetches,
-        state_bytes=size(limits.state) if limits.state else default.state_bytes,
-        # Who gives a script more time means time to compute.
-        cpu_time_ms=_milliseconds(limits.cpu_time)
-        or _milliseconds(limits.wall_time)
-        or default.cpu_time_ms,
-        wait_ms=_milliseconds(limits.wait) or default.wait_ms,
-    )
-
-
-def _milliseconds(text: str | None) -> int:
-    return int(duration(text) / timedelta(milliseconds=1)) if text else 0
 
 
 class Dispatcher:
@@ -150,6 +98,7 @@ class Dispatcher:
         self._loading: dict[RunId, _Load] = {}
         # Runs that an executor did not begin; they go before all that waits.
         self._returned: dict[RunId, InFlight] = {}
+        self.shadows = Shadows(world, clock=clock, epoch=epoch)
         # Results by Script that are not handed on yet.
         self._ended: dict[ObjectKey, deque[tuple[InFlight, RunResult]]] = {}
         self._pump_is_due = False
@@ -167,6 +116,9 @@ class Dispatcher:
 
     def remove(self, script: ObjectKey) -> None:
         self._runnables.pop(script, None)
+
+    def running(self, script: ObjectKey) -> Runnable | None:
+        return self._runnables.get(script)
 
     def load(self, ref: ScriptRef) -> None:
         """Ask an executor to fetch and load an artifact; `on_loaded` tells how that went."""
@@ -212,6 +164,7 @@ class Dispatcher:
         log.info("executor disconnected", extra={"executor": gone.info.name, "reason": reason})
         self._metrics.executors.set(len(self._executors))
         self._loading = {i: load for i, load in self._loading.items() if load.executor != executor}
+        self.shadows.lost(executor)
         self._give_up(
             [f for f in self._in_flight.values() if f.executor == executor],
             Outcome.LOST,
@@ -224,6 +177,8 @@ class Dispatcher:
         for result in results:
             if result.load:
                 self._finish_load(executor, result)
+                continue
+            if self.shadows.finished(executor, result):
                 continue
             flight = self._in_flight.get(result.key.run_id)
             if flight is None or flight.executor != executor or flight.run.key != result.key:
@@ -251,6 +206,7 @@ class Dispatcher:
                 Outcome.UNAVAILABLE,
                 "no executor could run it",
             )
+            self.shadows.sweep()
             for executor in self._executors.values():
                 executor.refused.clear()
             for run_id, load in list(self._loading.items()):
@@ -272,7 +228,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        if self._loads or self._returned or len(self._queue):
+        if self._loads or self._returned or len(self._queue) or len(self.shadows):
             # The one with most credit first, which spreads runs over executors.
             for executor in sorted(self._executors.values(), key=lambda e: -e.credit):
                 if executor.credit > 0:
@@ -288,16 +244,19 @@ class Dispatcher:
             blocked=_OfOtherTypes(self._runnables, executor.info.script_types),
             single=_Single(self._runnables, self._memory),
         )
-        for group in groups:
+        for group in (part for whole in groups for part in self._by_version(whole)):
             dispatch = self._dispatch(executor, group)
             if dispatch is not None:
                 dispatches.append(dispatch)
+        used = sum(len(d.runs) or 1 for d in dispatches)
+        dispatches += self.shadows.take(executor.info, executor.credit - used)
         if not dispatches:
             return
         executor.credit -= sum(len(d.runs) or 1 for d in dispatches)
         if not self._sessions.send(executor.info.id, dispatches):
             for key in (key for dispatch in dispatches for key, _ in dispatch.runs):
-                self._return(self._in_flight[key.run_id])
+                if key.run_id in self._in_flight:
+                    self._return(self._in_flight[key.run_id])
             self.disconnected(executor.info.id, "the session is closing")
 
     def _load_dispatches(self, executor: _Executor) -> list[Dispatch]:
@@ -349,6 +308,8 @@ class Dispatcher:
         self, executor: _Executor, group: list[Run], *, tries: int = 1
     ) -> Dispatch | None:
         runnable = self._runnables.get(group[0].script)
+        if runnable is not None:
+            runnable = runnable.of(group[0])
         runs: list[tuple[RunKey, bytes]] = []
         for run in group:
             if runnable is None or runnable.uid != run.uid:
@@ -359,7 +320,8 @@ class Dispatcher:
             if not runs:
                 self.triggering.dispatched(run)
             state = self._memory.of(run.uid)
-            data = self._activation(run, runnable, state)
+            now = self._clock.now()
+            data = self._activation(run, runnable, state, now)
             flight = InFlight(
                 run=run,
                 runnable=runnable,
@@ -369,6 +331,10 @@ class Dispatcher:
                 state=state,
                 activation=data,
             )
+            if runnable.candidate is not None and runnable.candidate.share is None:
+                tried = runnable.candidate.runnable
+                told = self._activation(run, tried, state, now)
+                flight.shadow_activation = told if len(told) <= MAX_ACTIVATION else b""
             if len(data) > MAX_ACTIVATION:
                 message = f"its event and the devices it reads are more than {MAX_ACTIVATION} bytes"
                 self._finish(flight, _failed(flight, Outcome.DENIED, message))
@@ -376,6 +342,16 @@ class Dispatcher:
             self._in_flight[run.key.run_id] = flight
             runs.append((run.key, data))
         return Dispatch(runnable.ref, tuple(runs)) if runnable is not None and runs else None
+
+    def _by_version(self, group: list[Run]) -> list[list[Run]]:
+        """Runs of one Script as they go together: those of each version."""
+        runnable = self._runnables.get(group[0].script)
+        if runnable is None or runnable.candidate is None:
+            return [group]
+        parts: dict[str, list[Run]] = {}
+        for run in group:
+            parts.setdefault(runnable.of(run).version, []).append(run)
+        return list(parts.values())
 
     def _deadline(self, runnable: Runnable, runs: int) -> float:
         limits = runnable.ref.limits
@@ -386,14 +362,14 @@ class Dispatcher:
         waits = limits.wait_ms / 1000 if runnable.ref.network_allow else 0.0
         return self._clock.monotonic() + ANSWER_GRACE + wall * (runs + 1) + waits
 
-    def _activation(self, run: Run, runnable: Runnable, state: bytes) -> bytes:
+    def _activation(self, run: Run, runnable: Runnable, state: bytes, now: float) -> bytes:
         namespace = run.script.namespace
         return activation.build(
             run,
             runnable.spec,
             device=lambda name: self._world.device(ObjectKey(namespace, name)),
             model=self._world.model,
-            now=self._clock.now(),
+            now=now,
             state=state,
         )
 
@@ -439,6 +415,7 @@ class Dispatcher:
                 continue
             try:
                 await self.on_finished(flight, result)
+                self.shadows.wish(flight, result)
             except Exception:
                 log.exception("result lost", extra={"run_id": flight.run.key.run_id})
             ended.popleft()
@@ -479,7 +456,7 @@ class _Single:
     def __contains__(self, script: object) -> bool:
         runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
         return runnable is not None and self._memory.is_single(
-            runnable.uid, is_fetching=bool(runnable.ref.network_allow)
+            runnable.uid, is_fetching=runnable.is_fetching
         )
 
 
@@ -492,4 +469,4 @@ class _OfOtherTypes:
 
     def __contains__(self, script: object) -> bool:
         runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
-        return runnable is not None and runnable.ref.script_type not in self._script_types
+        return runnable is not None and not runnable.script_types <= self._script_types

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reconciler.controllers.dispatching import InFlight
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.world import World
 from reconciler.core import desired, twins
 from reconciler.core.models import Refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reconciler.api.meta import READY, RUNS_SUCCEEDING, Condition
 from reconciler.controllers.precedence import Precedence
@@ -34,6 +34,8 @@ class Events:
         self._clock = clock
         self._backlog: deque[ClusterEvent] = deque()
         self._news = asyncio.Event()
+        # Told of each transition, whether or not there is room for its event.
+        self.listeners: list[Callable[[Resource, ObjectKey, str, Condition], None]] = []
 
     @property
     def idle(self) -> bool:
@@ -60,6 +62,8 @@ class Events:
             if before_it == (condition.status, condition.reason):
                 continue
             self._tell(resource, key, uid, condition)
+            for listener in self.listeners:
+                listener(resource, key, uid, condition)
 
     def warning(
         self, resource: Resource, key: ObjectKey, uid: str, reason: str, message: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.controllers.dispatching import InFlight
 from reconciler.controllers.effects import DesiredWriter, Effects
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import RunLog
+from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.scripts import Scripts
 from reconciler.core.recordings import Recording
 from reconciler.core.runs import Cause, LogLine, Outcome, RunRecord, RunResult
@@ -61,6 +61,8 @@ class Finisher:
             unchanged=tuple(effects.unchanged),
             refused=tuple(effects.refused),
             logs=tuple(LogLine(*line) for line in result.logs),
+            uid=run.uid,
+            version=flight.runnable.version,
         )
         self.runs.add(record)
         if self.recordings is not None and flight.activation:

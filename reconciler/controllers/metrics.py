@@ -8,12 +8,24 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reconciler.core.runs import Cause, Outcome
 
-LOOPS = ("Script", "ScriptStatus", "ScriptRepository")
+LOOPS = (
+    "Script",
+    "ScriptStatus",
+    "ScriptRepository",
+    "CommitStatus",
+    "Notification",
+    "Drift",
+    "DriftStatus",
+)
 PATCHED = ("Script", "ScriptRepository")
 KINDS = ("Script", "ScriptRepository", "Device", "DeviceModel")
+DRIFTING = ("Script", "Device", "DeviceModel")
 RESULTS = ("success", "requeue", "waiting", "stalled", "error")
 WRITES = ("written", "unchanged", "refused")
 COMMITS = ("pushed", "unchanged", "refused", "error")
+NOTIFIED = ("sent", "dropped")
+STATUSES = ("pending", "success", "failure", "throttled", "error")
+HEARD = ("queued", "current", "duplicate", "ignored", "ping", "refused")
 # A run takes microseconds to its limit, by default 1 s.
 RUN_BUCKETS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 # A change is answered in milliseconds when all is well; beyond 10 s something is stuck.
@@ -68,6 +80,30 @@ class Metrics:
         )
         self.status_commits_total = counter(
             "status_commits_total", "Status commits tried.", result=COMMITS
+        )
+        self.push_webhooks_total = counter(
+            "push_webhooks_total", "Push webhooks answered.", result=HEARD
+        )
+        self.drift_total = counter(
+            "drift_total",
+            "Live objects found other than git says.",
+            kind=DRIFTING,
+            result=("corrected", "detected", "held"),
+        )
+        self.drift_seconds = histogram(
+            "drift_seconds", "From a change seen to the object put back.", LATENCY_BUCKETS
+        )
+        self.commit_statuses_total = counter(
+            "commit_statuses_total", "Commit statuses sent to forges.", result=STATUSES
+        )
+        self.notifications_total = counter(
+            "notifications_total", "CloudEvents sent to receivers.", result=NOTIFIED
+        )
+        self.rollouts_total = counter(
+            "rollouts_total", "Rollouts that ended.", result=("promoted", "halted", "replaced")
+        )
+        self.shadow_runs_total = counter(
+            "shadow_runs_total", "Runs of shadows compared.", result=("same", "differs")
         )
         self.executors = gauge("executors", "Executors connected.")
         self.executor_credit = gauge("executor_credit", "Runs that executors would take now.")

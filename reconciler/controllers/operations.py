@@ -10,12 +10,14 @@ from itertools import islice
 import orjson
 
 from reconciler.controllers.dispatching import Dispatcher
+from reconciler.controllers.rolloutrequests import RolloutRequests
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core.conditions import rfc3339
 from reconciler.core.models import typed
 from reconciler.core.objects import Json, JsonObject, ObjectKey
 from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.rollouts import Action
 from reconciler.core.runs import Cause, RunId, RunRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.twins import DeviceRecord
@@ -80,6 +82,7 @@ class ControllerOperations:
         queue_depth: Callable[[], int],
         not_ready: Callable[[], Sequence[str]],
         state_of: Callable[[str], bytes],
+        rollouts: RolloutRequests,
         recordings: Recordings | None = None,
     ) -> None:
         self._world = world
@@ -89,6 +92,7 @@ class ControllerOperations:
         self._queue_depth = queue_depth
         self._not_ready = not_ready
         self._state_of = state_of
+        self._rollouts = rollouts
         self._recordings = recordings
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]:
@@ -149,6 +153,11 @@ class ControllerOperations:
             why = f": {ready.message}" if ready is not None and ready.message else ""
             raise Waiting(f"Script {script} is not ready{why}", reason="NotReady")
         return self._triggering.request(script, cause, event)
+
+    async def roll_out(
+        self, script: ObjectKey, action: Action, *, revision: int | None = None
+    ) -> None:
+        await self._rollouts.ask(script, action, revision=revision)
 
     def debug(self) -> JsonObject:
         index = self._triggering.index

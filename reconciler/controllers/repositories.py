@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import PurePosixPath
 
 from reconciler.api.meta import duration
 from reconciler.api.script import ScriptStatus
 from reconciler.api.scriptrepository import (
     Counts,
+    DriftPolicy,
     ScriptRepositorySpec,
 )
-from reconciler.controllers import repositorystatus
+from reconciler.controllers import prunes, repositorystatus, secrets, statustargets
 from reconciler.controllers.applying import Applied, Applier
+from reconciler.controllers.branches import Branches
+from reconciler.controllers.claims import Claim
+from reconciler.controllers.drift import Drift
 from reconciler.controllers.events import Events
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.precedence import Precedence
-from reconciler.controllers.repositorystatus import RepositoryStatuses
+from reconciler.controllers.progress import Listener, Progress, of_commit
+from reconciler.controllers.prunes import Prunes
+from reconciler.controllers.repositorystatus import SUSPENDED, RepositoryStatuses
 from reconciler.controllers.revisions import Reading, Revisions
 from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
 from reconciler.controllers.world import World
-from reconciler.core import conditions, gitpaths, plan, repositories
+from reconciler.core import conditions, history, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
+from reconciler.core.conditions import Verdict
 from reconciler.core.objects import (
     SCRIPT_REPOSITORIES,
-    SECRETS,
     ObjectKey,
     Reference,
     Resource,
-    mapping,
 )
 from reconciler.core.problems import Problem
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.errors import (
-    ObjectNotFound,
     ScriptOpsError,
     SourceInvalid,
     Stalled,
@@ -70,6 +74,7 @@ class _State:
     uid: str
     spec: ScriptRepositorySpec
     remote: Remote
+    target: StatusTarget | None
     revisions: Revisions
     watch: asyncio.Task[None]
     # Objects to plan for: changed in git or by somebody, skipped before, or not written yet.
@@ -77,6 +82,11 @@ class _State:
     # Whether all that carries our label is to be compared with git, not only what changed.
     is_whole: bool = False
     synced: bool = False
+    # What a revision is just being applied to, and the drift policy that this was last done with.
+    applying: frozenset[Reference] = frozenset()
+    drift: DriftPolicy = field(default_factory=DriftPolicy)
+    # Commits that the mirror holds for rollbacks.
+    kept: frozenset[str] = frozenset()
 
 
 class _Unfinished(Transient):
@@ -149,9 +159,24 @@ class Repositories:
         self._applier = Applier(world, cluster, precedence)
         self._states: dict[ObjectKey, _State] = {}
         self._statuses = RepositoryStatuses(cluster, events, clock=clock, metrics=metrics)
+        self._prunes = Prunes(events)
+        self.drift = Drift(
+            world,
+            cluster,
+            self._applier,
+            events,
+            self._statuses,
+            self.claim,
+            clock=clock,
+            metrics=metrics,
+        )
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "ScriptRepository", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
         )
+        self.branches = Branches(self.loop, clock=clock)
+        # Told of each commit when it has been read, and again when that led to a verdict.
+        self.progress: list[Listener] = []
+        commits.is_live = lambda key: key in world.scripts
         # Told of each revision that led to anything.
         self.listeners: list[Callable[[Synced], None]] = []
 
@@ -159,34 +184,32 @@ class Repositories:
 
     def changed(self, delta: Delta[RepositoryRecord]) -> None:
         old, new = delta.old, delta.new
-        if old is None or new is None or old.generation != new.generation or old.uid != new.uid:
+        if old is None or new is None or _asks(old) != _asks(new):
             self.loop.add(delta.key)
 
-    def script_changed(self, delta: Delta[ScriptRecord]) -> None:
-        """Put back what somebody else did to a Script of ours."""
-        record = delta.new or delta.old
-        if record is None or not record.repository_uid:
-            return
-        owner = self._world.repository(record.repository_uid)
-        state = self._states.get(owner.key) if owner else None
-        ref = Reference("Script", *delta.key)
-        if owner is None or state is None or ref not in state.revisions.desired:
-            return
-        if delta.old is not None and delta.new is not None:
-            if delta.old.generation == delta.new.generation:
-                return
-            wanted = plan.make(
-                (ref,),
-                repository=self._plan_repository(owner, state.spec, state.revisions),
+    def claim(self, ref: Reference) -> Claim | None:
+        """What the revision read last says of an object; None where it says nothing to go by."""
+        live = self._world.of(ref)
+        # Of two that want it the one whose it is.
+        found = [(k, s) for k, s in self._states.items() if ref in s.revisions.desired]
+        found.sort(key=lambda pair: live is None or pair[1].uid != live.repository_uid)
+        for key, state in found[:1]:
+            record = self._world.repositories.get(key)
+            if record is None or record.spec is None or record.uid != state.uid:
+                return None
+            if ref in state.revisions.held:
+                return None
+            return Claim(
+                record=record,
+                repository=self._plan_repository(record, record.spec, state.revisions),
                 desired=state.revisions.desired,
-                live={ref: delta.new.document},
+                is_suspended=record.spec.suspend,
+                is_being_applied=ref in state.applying,
+                is_pending=ref in state.wanted,
+                later=partial(state.wanted.add, ref),
+                wake=partial(self.loop.add, key),
             )
-            if not wanted.steps:
-                return
-        elif delta.new is not None:
-            return
-        state.wanted.add(ref)
-        self.loop.add(owner.key)
+        return None
 
     def is_synced(self, key: ObjectKey) -> bool:
         """Whether the repository has been read since this process started."""
@@ -203,7 +226,7 @@ class Repositories:
     def status_not_pushed(self, target: StatusTarget, error: Exception) -> None:
         """Tell whoever looks at a repository that its results stay here for now."""
         for key, state in self._states.items():
-            if self._target(state) == target:
+            if state.target == target:
                 reason = getattr(error, "reason", "InternalError")
                 message = f"results are kept and pushed later: {error}"
                 self._events.warning(SCRIPT_REPOSITORIES, key, state.uid, reason, message)
@@ -213,32 +236,18 @@ class Repositories:
     ) -> None:
         owner = self._world.repository(record.repository_uid) if record.repository_uid else None
         state = self._states.get(owner.key) if owner else None
-        if owner is None or state is None:
-            return
-        target = self._target(state)
-        if target is None:
+        if owner is None or state is None or state.target is None:
             return
         try:
             self._commits.put(
-                target,
+                state.target,
                 record.key,
                 status,
                 transition=transition,
-                notify=lambda commit: self._statuses.committed(owner.uid, commit),
+                notify=self._statuses.committed(owner.uid),
             )
         except SourceInvalid as error:
             log.warning("status ref unusable", extra={"key": str(owner.key), "error": str(error)})
-
-    def _target(self, state: _State) -> StatusTarget | None:
-        ref = self._status_branch(state.spec)
-        if not ref:
-            return None
-        return StatusTarget(
-            state.remote,
-            ref,
-            timeout=duration(state.spec.timeout),
-            results_interval=duration(state.spec.results_interval),
-        )
 
     # The reconcile.
 
@@ -246,20 +255,24 @@ class Repositories:
         record = self._world.repositories.get(key)
         if record is None:
             self._close(key)
+            self.drift.repository_gone(key)
+            self.branches.forget(key)
             return Result()
         try:
             if record.spec is None:
                 raise Stalled(record.problem, reason="InvalidSpec")
             if record.spec.suspend:
                 await self._statuses.report(
-                    record, conditions.ready("Suspended", "what runs goes on running"), None
+                    record, conditions.ready(SUSPENDED, "what runs goes on running"), None
                 )
                 return Result()
             return await self._sync(record, record.spec)
         except _Unfinished:
             raise
         except ScriptOpsError as error:
-            await self._statuses.report(record, repositorystatus.verdict_of(error), None)
+            verdict = repositorystatus.verdict_of(error)
+            await self._statuses.report(record, verdict, None)
+            self._tell_failed(record, verdict)
             if isinstance(error, Stalled) and record.spec is not None:
                 # A person must act, and that may be in git: look again as often as ever.
                 log.warning(
@@ -272,12 +285,18 @@ class Repositories:
     async def _sync(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Result:
         started = self._clock.monotonic()
         state = await self._state(record, spec)
-        reading = await state.revisions.read(timeout=duration(spec.timeout))
+        reading = await state.revisions.read(timeout=duration(spec.timeout), rollback=spec.rollback)
         self._metrics.git_fetch_seconds.observe(self._clock.monotonic() - started)
+        again = self.branches.seen(record.key, reading.commit.id, spec)
+        self._tell(Progress(record=record, commit=reading.commit.id))
         self._published(reading.published)
         # Kept until it has been planned for: the cluster may not answer this time.
         state.wanted |= reading.changed
         state.is_whole |= reading.is_first
+        if state.drift != spec.drift:
+            # What was left as it is may have to be put back now.
+            state.wanted |= state.revisions.desired.keys()
+            state.drift = spec.drift
         applied: Applied | None = None
         if state.wanted or state.is_whole:
             applied = await self._apply(record, spec, state)
@@ -289,7 +308,9 @@ class Repositories:
         failed = _to_be_tried_again(applied)
         if failed:
             raise _Unfinished(str(failed[0]), reason=failed[0].reason)
-        return Result(duration(spec.interval))
+        if applied is not None and applied.due is not None:
+            again = min(again, timedelta(seconds=max(applied.due - self._clock.now(), 0)))
+        return Result(again)
 
     async def _apply(
         self,
@@ -302,6 +323,7 @@ class Repositories:
         wanted, is_whole = state.wanted, state.is_whole
         # What somebody changes meanwhile is for the next time.
         state.wanted, state.is_whole = set(), False
+        state.applying = frozenset(wanted)
         try:
             applied = await self._applier.apply(
                 [ref for ref in wanted if ref not in held],
@@ -310,13 +332,19 @@ class Repositories:
                 inventory=self._inventory(record.uid) if is_whole else (),
                 held=held,
                 prune_safe=revisions.prune_safe,
+                owned=lambda kind: sum(ref.kind == kind for ref in self._inventory(record.uid)),
             )
         except BaseException:
             state.wanted |= wanted
             state.is_whole = is_whole
             raise
+        finally:
+            state.applying = frozenset()
+        self.drift.planned(record, wanted, applied.skips)
+        self._prunes.tell(record, applied)
         state.wanted |= applied.failures.keys()
         state.wanted |= {skip.reference for skip in applied.skips if skip.may_pass}
+        state.wanted |= {step.reference for step in applied.quarantined}
         return applied
 
     async def _conclude(
@@ -342,9 +370,38 @@ class Repositories:
             digest=f"sha1:{reading.commit.tree}",
             counts=before.counts if is_known else _counts(state, changes),
             problems=[repositorystatus.reported(problem, spec.path) for problem in problems],
+            pending_prune=prunes.pending_prune(applied),
+            history=before.history,
+            rollback=repositorystatus.rollback(spec.rollback, state.revisions.reverted),
         )
-        verdict = repositorystatus.verdict(revision, problems, _to_be_tried_again(applied))
+        is_news = not changes.is_empty or (bool(reading.changed) and not reading.is_first)
+        if is_news or not before.history:
+            milliseconds = round((self._clock.monotonic() - started) * 1_000)
+            entry = repositorystatus.entry(
+                status, applied, now=self._clock.now(), milliseconds=milliseconds
+            )
+            shown = history.recorded(before.history, entry, limit=spec.history_limit)
+            status = replace(status, history=shown)
+        kept = history.kept(status.history, spec.rollback)
+        if kept != state.kept:
+            await state.revisions.keep(kept, owner=record.uid)
+            state.kept = kept
+        verdict = repositorystatus.verdict(
+            revision, problems, _to_be_tried_again(applied), status.rollback
+        )
+        verdict = prunes.judged(verdict, record, applied)
         await self._statuses.report(record, verdict, status)
+        written = [ref for ref in (*changes.created, *changes.configured) if ref.kind == "Script"]
+        desired = state.revisions.desired
+        self._tell(
+            Progress(
+                record=record,
+                commit=reading.commit.id,
+                verdict=of_commit(verdict, state.revisions.reverted, spec.rollback),
+                written={ref.key: desired[ref].digest for ref in written if ref in desired},
+                is_change=not changes.is_empty,
+            )
+        )
         if changes.is_empty and not (reading.is_first or reading.changed or reading.published):
             return
         synced = Synced(
@@ -362,6 +419,18 @@ class Repositories:
         for listener in self.listeners:
             listener(synced)
 
+    def _tell(self, progress: Progress) -> None:
+        for listener in self.progress:
+            listener(progress)
+
+    def _tell_failed(self, record: RepositoryRecord, verdict: Verdict) -> None:
+        """Of a commit that could not be read; of one that was, no failure of git says anything."""
+        state = self._states.get(record.key)
+        tip = state.revisions.tip if state is not None else None
+        read = state.revisions.commit if state is not None else None
+        if tip is not None and (read is None or read.id != tip.id):
+            self._tell(Progress(record=record, commit=tip.id, verdict=verdict))
+
     def _plan_repository(
         self, record: RepositoryRecord, spec: ScriptRepositorySpec, revisions: Revisions
     ) -> plan.Repository:
@@ -372,6 +441,8 @@ class Repositories:
             revision=_revision(spec, commit.id) if commit else "",
             served=plan.writable(self._served()),
             prune=spec.prune,
+            drift=spec.drift,
+            now=self._clock.now(),
         )
 
     def _inventory(self, uid: str) -> list[Reference]:
@@ -386,13 +457,14 @@ class Repositories:
     # What is kept per repository.
 
     async def _state(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> _State:
-        self._check_status_ref(spec)
+        branch = statustargets.branch(spec, self._cluster_name)
         state = self._states.get(record.key)
-        secrets = await self._secrets(record.key.namespace, spec)
-        remote = Remote(spec.url, secrets)
+        remote = Remote(spec.url, await self._secrets(record.key.namespace, spec))
+        options = await statustargets.options(self._cluster, record.key.namespace, spec)
+        target = statustargets.target(remote, branch, spec, options) if branch else None
         same = (record.uid, remote, _identity(spec))
         if state is not None and (state.uid, state.remote, _identity(state.spec)) == same:
-            state.spec = spec
+            state.spec, state.target = spec, target
             return state
         self._close(record.key)
         revisions = Revisions(
@@ -410,22 +482,10 @@ class Repositories:
             in_use=self._in_use,
         )
         watch = asyncio.create_task(self._watch(record.key, revisions))
-        state = self._states[record.key] = _State(record.uid, spec, remote, revisions, watch)
+        state = self._states[record.key] = _State(
+            record.uid, spec, remote, target, revisions, watch
+        )
         return state
-
-    def _check_status_ref(self, spec: ScriptRepositorySpec) -> None:
-        """Raise where no status could be committed, or where we would read what we write."""
-        branch = self._status_branch(spec)
-        problem = gitpaths.ref_problem(branch) if branch else None
-        if branch == spec.ref:
-            problem = "is the branch that is deployed, and each commit would lead to another"
-        if problem:
-            raise SourceInvalid(f"the status ref {branch[:100]!r} {problem}; set spec.statusRef")
-
-    def _status_branch(self, spec: ScriptRepositorySpec) -> str:
-        if spec.status_ref is None:
-            return f"scriptops-status/{self._cluster_name}"
-        return spec.status_ref.removeprefix("refs/heads/")
 
     async def _watch(self, key: ObjectKey, revisions: Revisions) -> None:
         while True:
@@ -448,22 +508,7 @@ class Repositories:
         if spec.credentials is None:
             return None
         key = ObjectKey(namespace, spec.credentials.name)
-        try:
-            secret = await self._cluster.get(SECRETS, key)
-        except ObjectNotFound as error:
-            raise Stalled(
-                f"there is no Secret {key}; create it, or correct spec.credentials.name",
-                reason="CredentialsNotFound",
-            ) from error
-        try:
-            return {
-                name: base64.b64decode(str(value), validate=True).decode()
-                for name, value in mapping(secret.get("data")).items()
-            }
-        except (binascii.Error, UnicodeDecodeError) as error:
-            raise Stalled(
-                f"Secret {key} holds a value that is not text", reason="CredentialsInvalid"
-            ) from error
+        return await secrets.read(self._cluster, key, field="spec.credentials.name")
 
     async def stop(self) -> None:
         tasks = [state.watch for state in self._states.values()]
@@ -472,6 +517,11 @@ class Repositories:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def _asks(record: RepositoryRecord) -> tuple[object, ...]:
+    """What asks for a reconcile when it changes."""
+    return (record.uid, record.generation, record.requested_at)
 
 
 def _identity(spec: ScriptRepositorySpec) -> tuple[object, ...]:

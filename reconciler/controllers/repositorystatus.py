@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 
+from reconciler.api.meta import DRIFTED
+from reconciler.api.scriptrepository import (
+    AppliedRevision,
+    Counts,
+    RevisionOutcome,
+    Rollback,
+    RollbackStatus,
+    ScriptRepositoryStatus,
+)
 from reconciler.api.scriptrepository import Problem as ReportedProblem
-from reconciler.api.scriptrepository import ScriptRepositoryStatus
 from reconciler.controllers.applying import Applied
 from reconciler.controllers.events import Events
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.statuses import status_patch
 from reconciler.core import conditions, plan, repositories
 from reconciler.core.conditions import Verdict
+from reconciler.core.drift import Drifted
 from reconciler.core.objects import SCRIPT_REPOSITORIES, STATUS_FIELD_MANAGER, Reference
 from reconciler.core.problems import Problem
 from reconciler.core.repositories import RepositoryRecord
@@ -21,6 +33,8 @@ from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError, Stalled,
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 from reconciler.ports.git import CommitId
+
+SUSPENDED = "Suspended"
 
 
 class RepositoryStatuses:
@@ -34,10 +48,17 @@ class RepositoryStatuses:
         # Ahead of the watch: what we wrote last, by UID.
         self._written: dict[str, ScriptRepositoryStatus] = {}
         self._commits: dict[str, CommitId] = {}
+        self._committed: dict[str, Callable[[CommitId], None]] = {}
+        self._drifted: dict[str, Sequence[Drifted]] = {}
+        # A status is written whole, by one of those who have something to say at a time.
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    def committed(self, uid: str, commit: CommitId) -> None:
-        """The newest commit on its status ref; told with the next status, not by one of its own."""
-        self._commits[uid] = commit
+    def committed(self, uid: str) -> Callable[[CommitId], None]:
+        """Who is to be told of commits on its status ref: for each repository one and the same.
+
+        The newest is told with the next status, not by one of its own.
+        """
+        return self._committed.setdefault(uid, partial(self._commits.__setitem__, uid))
 
     def latest(self, record: RepositoryRecord) -> ScriptRepositoryStatus:
         """What the cluster has, as far as we wrote it or saw it."""
@@ -50,14 +71,41 @@ class RepositoryStatuses:
         applied: repositories.Applied | None,
     ) -> None:
         """With `applied` None, what was reached before stays as it is."""
+        async with self._turns[record.uid]:
+            status = repositories.status_of(
+                replace(record, status=self.latest(record)),
+                verdict,
+                applied,
+                status_commit=self._commits.get(record.uid, ""),
+                now=self._clock.now(),
+                drifted=self._drifted.get(record.uid, ()),
+            )
+            if record.requested_at and not is_suspended(verdict):
+                at = record.requested_at
+                status = status.model_copy(update={"last_handled_reconcile_at": at})
+            await self._write(record, status)
+
+    async def drifted(self, record: RepositoryRecord, drifted: Sequence[Drifted]) -> None:
+        """Only what is said of drift changes, now and with every later status."""
+        self._drifted[record.uid] = drifted
+        async with self._turns[record.uid]:
+            before = self.latest(record)
+            kept = [c for c in before.conditions if c.type != DRIFTED]
+            verdict = conditions.verdict_of(kept)
+            if verdict is None:
+                # Its first reconcile will say it.
+                return
+            told = conditions.conditions(
+                verdict,
+                previous=before.conditions,
+                generation=before.observed_generation,
+                now=self._clock.now(),
+                others=repositories.drift_condition(drifted),
+            )
+            await self._write(record, before.model_copy(update={"conditions": told}))
+
+    async def _write(self, record: RepositoryRecord, status: ScriptRepositoryStatus) -> None:
         before = self.latest(record)
-        status = repositories.status_of(
-            replace(record, status=before),
-            verdict,
-            applied,
-            status_commit=self._commits.get(record.uid, ""),
-            now=self._clock.now(),
-        )
         if status == before:
             return
         body = status.model_dump(mode="json", exclude_none=True)
@@ -79,6 +127,10 @@ class RepositoryStatuses:
         )
 
 
+def is_suspended(verdict: Verdict) -> bool:
+    return verdict.reason == SUSPENDED
+
+
 def verdict_of(error: ScriptOpsError) -> Verdict:
     if isinstance(error, Stalled):
         return conditions.stalled(error.reason, str(error))
@@ -87,8 +139,40 @@ def verdict_of(error: ScriptOpsError) -> Verdict:
     return conditions.reconciling(error.reason, f"{error}; trying again")
 
 
+def rollback(spec: Rollback | None, files: int) -> RollbackStatus | None:
+    if spec is None:
+        return None
+    return RollbackStatus(revision=spec.revision, quarantined=spec.quarantined, files=files)
+
+
+def entry(
+    status: repositories.Applied, applied: Applied | None, *, now: float, milliseconds: int
+) -> AppliedRevision:
+    """What history says of a reconcile."""
+    outcome = RevisionOutcome.IN_PART if status.problems else RevisionOutcome.APPLIED
+    if applied is not None and applied.failures:
+        outcome = RevisionOutcome.FAILED
+    counts = applied.changes.counts() if applied is not None else Counts()
+    held = status.rollback
+    return AppliedRevision(
+        revision=status.revision,
+        digest=status.digest,
+        rolled_back_to=held.revision if held is not None and held.files else "",
+        applied_at=conditions.rfc3339(now),
+        outcome=outcome,
+        milliseconds=milliseconds,
+        created=counts.created,
+        configured=counts.configured,
+        pruned=counts.pruned,
+        problem_count=len(status.problems),
+    )
+
+
 def verdict(
-    revision: str, problems: Sequence[Problem], failed: Sequence[ScriptOpsError]
+    revision: str,
+    problems: Sequence[Problem],
+    failed: Sequence[ScriptOpsError],
+    rollback: RollbackStatus | None = None,
 ) -> Verdict:
     if failed:
         return conditions.reconciling(
@@ -97,6 +181,13 @@ def verdict(
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return conditions.stalled(problems[0].reason, f"{problems[0]}{more}")
+    if rollback is not None and rollback.files:
+        files = "file is" if rollback.files == 1 else "files are"
+        message = (
+            f"applied {revision}, of which {rollback.files} {files} held as in "
+            f"{rollback.revision[:10]} until changed in the branch"
+        )
+        return conditions.ready("RolledBack", message)
     return conditions.ready("Applied", f"applied {revision}")
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from reconciler.api.repository import RepositoryFile
+from reconciler.api.scriptrepository import Rollback
 from reconciler.core import layout
 from reconciler.core.admission import Scope
 from reconciler.core.crosscheck import CrossCheck
@@ -19,7 +20,7 @@ from reconciler.core.plan import Desired
 from reconciler.core.problems import Problem
 from reconciler.core.yamldocs import MAX_BYTES as MAX_MANIFEST_BYTES
 from reconciler.errors import SourceUnavailable, Stalled, VersionImmutable
-from reconciler.ports.git import Commit, FileChange, Refusal, Source, TreeDiff
+from reconciler.ports.git import Commit, CommitId, FileChange, Refusal, Source, TreeDiff
 from reconciler.ports.registry import ArtifactRef, Registry
 
 # Blobs held in memory at once: 500 files of the largest size are 500 MiB, of the usual one 1 MiB.
@@ -66,6 +67,10 @@ class Revisions:
         self._replace_versions = replace_versions
         self._in_use = in_use
         self._commit: Commit | None = None
+        # What the branch pointed to last, whatever came of it.
+        self.tip: Commit | None = None
+        # Of the tip's files, those that a rollback holds as they were.
+        self.reverted = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -111,15 +116,35 @@ class Revisions:
         """Wake-ups of a repository on this machine."""
         return self._source.changes(self._branch)
 
-    async def read(self, *, timeout: timedelta) -> Reading:
-        """Fetch, and take in what changed.
+    async def keep(self, commits: Collection[str], *, owner: str) -> None:
+        """Have these to roll back to, and no others."""
+        await self._source.keep([CommitId(commit) for commit in commits], owner=owner)
+
+    async def _rolled_back(self, tip: Commit, rollback: Rollback, timeout: timedelta) -> Commit:
+        bad = await self._source.find(CommitId(rollback.quarantined), timeout=timeout)
+        good = await self._source.find(CommitId(rollback.revision), timeout=timeout)
+        reverted = await self._source.reverted(
+            tip.tree,
+            bad=bad.tree,
+            good=good.tree,
+            places=[self._folder / place for place in layout.DEPLOYED],
+        )
+        self.reverted = reverted.count
+        return replace(tip, tree=reverted.tree)
+
+    async def read(self, *, timeout: timedelta, rollback: Rollback | None = None) -> Reading:
+        """Fetch, and take in what changed. With `rollback`, of the branch as it would be with that
+        revert in it.
 
         Artifacts are published when it returns, so that manifests which name them may be applied.
         Raises `SourceUnavailable` and `SourceInvalid` as the source does, and `Stalled` with
         reason EmptySource when the folder is gone or holds nothing any more: what was deployed
         from it stays.
         """
-        commit = await self._source.fetch(self._branch, timeout=timeout)
+        commit = self.tip = await self._source.fetch(self._branch, timeout=timeout)
+        self.reverted = 0
+        if rollback is not None:
+            commit = await self._rolled_back(commit, rollback, timeout)
         before = self._commit
         if before is not None and before.tree == commit.tree:
             self._commit = commit

@@ -8,24 +8,28 @@ from datetime import timedelta
 
 from reconciler.api.script import ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts, Found
-from reconciler.controllers.dispatching import Dispatcher, Runnable, limits_of
+from reconciler.controllers.dependencies import Dependencies
+from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.events import Events
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
+from reconciler.controllers.rollouts import Deployment, Rollouts
+from reconciler.controllers.runnables import script_ref
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import SCRIPTS, ObjectKey
-from reconciler.core.runs import Isolation, Outcome, RunResult, ScriptRef
+from reconciler.core.runs import Outcome, RunResult
 from reconciler.core.scripts import (
     LastRun,
     RunFacts,
     ScriptRecord,
     is_transition,
+    loaded_digests,
     ready_digest,
     status_of,
 )
@@ -76,6 +80,7 @@ class Scripts:
         self._events = events
         self._memory = memory
         self._clock = clock
+        self._dependencies = Dependencies(world)
         self._facts: dict[str, RunFacts] = {}
         # By (namespace, digest): None while good, else why it cannot be loaded.
         self._loaded: dict[tuple[str, str], str | None] = {}
@@ -83,6 +88,15 @@ class Scripts:
         self._asked_at: dict[tuple[str, str], float] = {}
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "Script", self._reconcile, clock=clock, metrics=metrics
+        )
+        self.rollouts = Rollouts(
+            statuses,
+            events,
+            clock=clock,
+            metrics=metrics,
+            running=dispatcher.running,
+            put=dispatcher.put,
+            wake=self.loop.add,
         )
         # Set by `main`: told of every status that is wanted, with whether it is a transition.
         self.on_status: Callable[[ScriptRecord, ScriptStatus, bool], None]
@@ -93,6 +107,8 @@ class Scripts:
     # Wake-ups.
 
     def changed(self, delta: Delta[ScriptRecord]) -> None:
+        for key in self._dependencies.changed(delta):
+            self.loop.add(key)
         if delta.new is None and delta.old is not None:
             self._gone(delta.old)
         elif delta.old is None or delta.new is None or _concerns_us(delta.old, delta.new):
@@ -161,19 +177,23 @@ class Scripts:
         requeue: timedelta | None = None
         try:
             spec, found = await self._prepare(record)
-            digest = found.digest
             if not self._is_current(record):
                 return Result()
-            verdict = self._subscribe(record, spec, found)
+            verdict, digest = self._subscribe(record, spec, found)
+            requeue = self.rollouts.due(record.uid)
         except _Loading:
+            self._resume(record)
             return Result(timedelta(seconds=LOAD_PATIENCE))
         except Waiting as error:
+            self._resume(record)
             verdict = conditions.reconciling(error.reason, str(error))
             requeue = error.requeue_after
         except Stalled as error:
-            self._stop(record)
+            if not self._keep_running(record):
+                self._stop(record)
             verdict = conditions.stalled(error.reason, str(error))
         except Transient as error:
+            self._resume(record)
             verdict = conditions.reconciling(error.reason, str(error))
             requeue = ARTIFACT_RETRY
         if self._is_current(record):
@@ -191,21 +211,23 @@ class Scripts:
             raise Stalled(record.problem, reason="InvalidSpec")
         found = await self._artifacts.find(record, record.spec)
         self._require_loaded(record, record.spec, found)
+        self._dependencies.require(record)
         return record.spec, found
 
     def _require_loaded(self, record: ScriptRecord, spec: ScriptSpec, found: Found) -> None:
         digest = found.digest
         place = (record.key.namespace, digest)
-        if place not in self._loaded and ready_digest(record) == digest:
+        if place not in self._loaded and digest in loaded_digests(record):
             self._loaded[place] = None
         if place in self._loaded:
             problem = self._loaded[place]
             if problem is not None:
+                self.rollouts.broke(record, spec, found, reason="LoadFailed", message=problem)
                 raise Stalled(problem, reason="LoadFailed")
             return
         self._waiting_for.setdefault(place, set()).add(record.key)
         script_type = spec.manifest.script_type.value
-        self._dispatcher.load(_ref(record.key, spec, found))
+        self._dispatcher.load(script_ref(record.key, spec, digest=digest, ext=found.ext))
         if not self._dispatcher.can_run(script_type):
             raise Waiting(
                 f"no executor for {script_type} is connected",
@@ -221,32 +243,49 @@ class Scripts:
             requeue_after=timedelta(minutes=1),
         )
 
-    def _subscribe(self, record: ScriptRecord, spec: ScriptSpec, found: Found) -> Verdict:
+    def _subscribe(
+        self, record: ScriptRecord, spec: ScriptSpec, found: Found
+    ) -> tuple[Verdict, str]:
+        """What there is to say, and the digest of what runs."""
+        deployment = self.rollouts.deploy(record, spec, found)
+        digest = deployment.runnable.ref.digest
         if spec.suspend:
             self._stop(record)
-            return conditions.ready("Suspended", "deployed; runs are suspended")
-        self._dispatcher.put(
-            record.key,
-            Runnable(
-                ref=_ref(record.key, spec, found),
-                uid=record.uid,
-                spec=spec,
-                revision=record.revision,
-            ),
-        )
+            return conditions.ready("Suspended", "deployed; runs are suspended"), digest
+        self._run(record, deployment)
+        return deployment.verdict, digest
+
+    def _resume(self, record: ScriptRecord) -> None:
+        """What runs goes on meanwhile; after a restart that is the stable version."""
+        running = self._dispatcher.running(record.key)
+        if running is None or running.uid != record.uid:
+            self._keep_running(record)
+
+    def _keep_running(self, record: ScriptRecord) -> bool:
+        """Whether a version goes on though what the spec asks for cannot run, or not yet."""
+        deployment = self.rollouts.kept(record)
+        if deployment is None or (record.spec is not None and record.spec.suspend):
+            return False
+        self._run(record, deployment)
+        return True
+
+    def _run(self, record: ScriptRecord, deployment: Deployment) -> None:
+        runnable = deployment.runnable
+        spec, digest = runnable.spec, runnable.ref.digest
+        self._dispatcher.put(record.key, runnable)
         self._triggering.subscribe(
             Subscription(
                 key=record.key,
                 uid=record.uid,
-                generation=record.generation,
-                digest=found.digest,
+                generation=runnable.generation,
+                digest=digest,
                 reads=frozenset(spec.read_selector.match_names.values()),
                 read_change=spec.execute_policy.read_change,
                 run_on_deploy=spec.execute_policy.run_on_deploy,
+                canaries=runnable.canaries,
             ),
-            adopt=ready_digest(record) == found.digest,
+            adopt=deployment.is_known or ready_digest(record) == digest,
         )
-        return conditions.ready("Deployed", f"runs {spec.manifest.name} {spec.manifest.version}")
 
     def _stop(self, record: ScriptRecord) -> None:
         self._triggering.unsubscribe(record.key)
@@ -259,6 +298,7 @@ class Scripts:
         self._artifacts.release(record.key)
         self._statuses.forget(record.key)
         self._facts.pop(record.uid, None)
+        self.rollouts.forget(record)
         self.on_gone(record)
 
     def _report(self, record: ScriptRecord, verdict: Verdict, digest: str) -> None:
@@ -270,6 +310,8 @@ class Scripts:
             self._facts_of(record),
             live=before,
             now=self._clock.now(),
+            rollout=self.rollouts.status(record.uid),
+            progressing=self.rollouts.condition(record.uid),
         )
         if status == before:
             return
@@ -292,24 +334,12 @@ class Scripts:
         )
 
 
-def _ref(key: ObjectKey, spec: ScriptSpec, found: Found) -> ScriptRef:
-    manifest = spec.manifest
-    return ScriptRef(
-        key=key,
-        digest=found.digest,
-        script_type=manifest.script_type.value,
-        file=f"{manifest.name}/{manifest.version}.{found.ext}",
-        limits=limits_of(spec),
-        isolation=Isolation(spec.isolation.value),
-        network_allow=tuple(spec.network.allow),
-    )
-
-
 def _concerns_us(old: ScriptRecord, new: ScriptRecord) -> bool:
     """Whether more changed than the status that we wrote ourselves."""
-    return (old.generation, old.repository_uid, old.revision, old.deleting) != (
-        new.generation,
-        new.repository_uid,
-        new.revision,
-        new.deleting,
-    )
+    return (
+        old.generation,
+        old.repository_uid,
+        old.revision,
+        old.deleting,
+        old.rollout_request,
+    ) != (new.generation, new.repository_uid, new.revision, new.deleting, new.rollout_request)

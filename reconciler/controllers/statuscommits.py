@@ -18,10 +18,17 @@ from reconciler.api.script import ScriptStatus
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.precedence import Precedence
 from reconciler.core.objects import ObjectKey
-from reconciler.core.statusfiles import status_path
+from reconciler.core.statusfiles import key_of, status_path
 from reconciler.errors import PushRefused, ScriptOpsError
 from reconciler.ports.clock import Clock
-from reconciler.ports.git import CommitId, Git, Remote, StatusRef
+from reconciler.ports.git import (
+    DEFAULT_STATUS_OPTIONS,
+    CommitId,
+    Git,
+    Remote,
+    StatusOptions,
+    StatusRef,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +38,8 @@ BATCH_SECONDS = 0.1
 REST_SECONDS = 0.4
 # Files in one commit; a first sync of 10,000 Scripts is then some 20 commits, none of them large.
 BATCH_FILES = 500
+# Scripts of one commit are of one revision, or of a few while a revision is applied.
+TRAILERS = 10
 # Files written between two turns of the event loop: hundreds take a tenth of a second, in which no
 # device change would be seen.
 FILES_AT_ONCE = 16
@@ -48,6 +57,7 @@ class StatusTarget:
     ref: str
     timeout: timedelta
     results_interval: timedelta
+    options: StatusOptions = DEFAULT_STATUS_OPTIONS
 
 
 @dataclass(slots=True)
@@ -62,6 +72,12 @@ class _Writer:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     notify: set[Callable[[CommitId], None]] = field(default_factory=set)
+    # Whether what an earlier process left behind has been looked for.
+    is_swept: bool = False
+
+
+# Of kept versions: they are in the branch that is deployed, as they were.
+_SPECS = {"rollout": {"versions": {"__all__": {"spec"}}}}
 
 
 def document(key: ObjectKey, status: ScriptStatus) -> bytes:
@@ -70,7 +86,7 @@ def document(key: ObjectKey, status: ScriptStatus) -> bytes:
         "apiVersion": API_VERSION,
         "kind": "Script",
         "metadata": {"name": key.name, "namespace": key.namespace},
-        "status": status.model_dump(mode="json", exclude_none=True),
+        "status": status.model_dump(mode="json", exclude_none=True, exclude=_SPECS),
     }
     text: str = yaml.dump(content, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=100)
     return text.encode()
@@ -85,6 +101,19 @@ async def _files(
         if number % FILES_AT_ONCE == 0:
             await asyncio.sleep(0)
     return files
+
+
+def _trailers(batch: Mapping[ObjectKey, ScriptStatus | None]) -> str:
+    """Which commits of the rules the statuses speak of."""
+    revisions = {status.revision for status in batch.values() if status is not None}
+    commits = sorted({revision.rpartition(":")[2] for revision in revisions} - {""})
+    lines = [f"Source-Commit: {commit}" for commit in commits[:TRAILERS]]
+    return "\n\n" + "\n".join(lines) if lines else ""
+
+
+def _is_unknown(_key: ObjectKey) -> bool:
+    """Nothing is removed unless somebody knows that it is gone."""
+    return True
 
 
 def _nobody_asks(_target: StatusTarget, _error: Exception) -> None:
@@ -106,6 +135,8 @@ class StatusCommits:
         self._writers: dict[tuple[str, str], _Writer] = {}
         # Told of each commit that was pushed: the ref, and its id.
         self.listeners: list[Callable[[str, CommitId], None]] = []
+        # Asked of a file that nobody wishes for: whether there is such a Script.
+        self.is_live: Callable[[ObjectKey], bool] = _is_unknown
         # Told of each push that failed: where to, and why.
         self.on_failure: Callable[[StatusTarget, Exception], None] = _nobody_asks
 
@@ -153,15 +184,18 @@ class StatusCommits:
         place = (target.remote.url, target.ref)
         writer = self._writers.get(place)
         if writer is None:
-            writer = _Writer(self._git.status_ref(target.remote, target.ref), target)
+            writer = _Writer(self._open(target), target)
             self._writers[place] = writer
             writer.task = asyncio.create_task(self._run(writer))
-        elif writer.target.remote != target.remote:
+        elif (writer.target.remote, writer.target.options) != (target.remote, target.options):
             # Other credentials for the same place.
             writer.ref.close()
-            writer.ref = self._git.status_ref(target.remote, target.ref)
+            writer.ref = self._open(target)
         writer.target = target
         return writer
+
+    def _open(self, target: StatusTarget) -> StatusRef:
+        return self._git.status_ref(target.remote, target.ref, target.options)
 
     async def _run(self, writer: _Writer) -> None:
         retry = FIRST_RETRY
@@ -214,13 +248,24 @@ class StatusCommits:
             writer.pending.update(writer.results)
             writer.results = {}
 
+    async def _sweep(self, writer: _Writer) -> None:
+        """Have removed what an earlier process left when it ended before it could remove it."""
+        for path in await writer.ref.paths(timeout=writer.target.timeout):
+            key = key_of(path)
+            if key is None or key in writer.results or self.is_live(key):
+                continue
+            writer.pending.setdefault(key, None)
+        writer.is_swept = True
+
     async def _push(self, writer: _Writer) -> None:
+        if not writer.is_swept:
+            await self._sweep(writer)
         batch = dict(islice(writer.pending.items(), BATCH_FILES))
         names = ", ".join(key.name for key in list(batch)[:3])
         more = f" and {len(batch) - 3} more" if len(batch) > 3 else ""
         commit = await writer.ref.push(
             await _files(batch),
-            message=f"Status of {names}{more} [skip ci]",
+            message=f"Status of {names}{more} [skip ci]{_trailers(batch)}",
             timeout=writer.target.timeout,
         )
         for key, status in batch.items():

@@ -178,4 +178,5 @@ class Triggering:
             created_at=self._clock.now(),
             devices=devices,
             event=event,
+            is_canary=not devices.isdisjoint(subscription.canaries),
         )

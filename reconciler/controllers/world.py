@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.core import twins
 from reconciler.core.models import ModelRecord
-from reconciler.core.objects import ObjectKey
+from reconciler.core.objects import ObjectKey, Reference
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Store
@@ -35,6 +35,18 @@ class World:
 
     def model(self, device: DeviceRecord) -> ModelRecord | None:
         return self.models.get(ObjectKey(device.key.namespace, device.model))
+
+    def of(self, ref: Reference) -> ScriptRecord | DeviceRecord | ModelRecord | None:
+        """A live object that a repository may own."""
+        match ref.kind:
+            case "Script":
+                return self.scripts.get(ref.key)
+            case "Device":
+                return self.devices.get(ref.key)
+            case "DeviceModel":
+                return self.models.get(ref.key)
+            case _:
+                return None
 
     def repository(self, uid: str) -> RepositoryRecord | None:
         """The repository that owns what is labelled with this UID."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, TypeGuard
 
 import orjson
 from pydantic import ValidationError
@@ -38,6 +38,8 @@ from reconciler.core.yamldocs import Document
 MAX_OBJECT_BYTES: Final = 1 << 20
 # What the API server takes for all annotations of an object together.
 MAX_ANNOTATION_BYTES: Final = 256 * 1024
+# What the model takes; a longer one is refused by it.
+MAX_CRON: Final = 256
 # Ours to write: they say which repository owns an object.
 RESERVED: Final = "scriptops.hit.edu.cn/"
 
@@ -71,6 +73,8 @@ _IDENTITY: Final = ("/apiVersion", "/kind", "/metadata/name", "/metadata/namespa
 _QUALIFIED: Final = re.compile(
     r"(?:[a-z0-9][-a-z0-9.]{0,252}/)?[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?", re.ASCII
 )
+_NAME: Final = re.compile(DNS_SUBDOMAIN)
+_NAMESPACE: Final = re.compile(DNS_LABEL)
 _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 
 
@@ -155,6 +159,10 @@ def judge(document: Document, scope: Scope) -> Ruling:
         return Ruling(desired=None, problems=problems, held=held)
     value = _cleaned(document.value, resource, reference)
     canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if resource.has_status and b"null" in canonical:
+        # Null counts as absent, so that both have one digest. Seldom there, so not looked for.
+        value = mapping(_without_nulls(value))
+        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     if len(canonical) > MAX_OBJECT_BYTES:
         message = f"the object has {len(canonical)} bytes, more than {MAX_OBJECT_BYTES}; split it"
         large = replace(at(document, "", "ObjectTooLarge", message), reference=reference)
@@ -182,13 +190,17 @@ def _identity(document: Document, scope: Scope) -> frozenset[Reference] | None:
             return None
     metadata = mapping(document.value.get("metadata"))
     name, namespace = metadata.get("name"), metadata.get("namespace") or scope.namespace
-    if not isinstance(name, str) or not re.fullmatch(DNS_SUBDOMAIN, name) or len(name) > 253:
+    if not _is_name(name):
         return None
-    if not isinstance(namespace, str) or not re.fullmatch(DNS_LABEL, namespace):
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         return None
     kind = text(document.value.get("kind"))
     kinds = (kind,) if kind in KINDS else KINDS
     return frozenset(Reference(k, namespace, name) for k in kinds)
+
+
+def _is_name(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and len(name) <= 253 and _NAME.fullmatch(name) is not None
 
 
 def _above(pointer: str, place: str) -> bool:
@@ -252,6 +264,8 @@ def _metadata(document: Document, scope: Scope, found: list[Problem]) -> None:
         )
         found.append(at(document, "/metadata/namespace", "NamespaceNotAllowed", message))
     own = {k: v for k, v in metadata.items() if k in _META}
+    if own.keys() == {"name"} and _is_name(own["name"]):
+        return  # as most; the model would say the same, ten times as slowly
     try:
         meta = ObjectMeta.model_validate(own, by_name=False)
     except ValidationError as error:
@@ -287,14 +301,17 @@ def _script(document: Document, found: list[Problem]) -> ScriptSpec | None:
     if "spec" not in document.value:
         found.append(at(document, "/spec", "MissingField", "spec is missing; add it"))
         return None
+    given = document.value["spec"]
+    # Beside what the model says, not after it: all that is wrong is told at once.
+    expression = text(mapping(mapping(given).get("executePolicy")).get("cron"))
+    if len(expression) <= MAX_CRON and (fault := cron.fault(expression)):
+        message = f"{quoted(expression)} is no schedule: {fault}"
+        found.append(at(document, "/spec/executePolicy/cron", "InvalidCron", message))
     try:
-        spec = ScriptSpec.model_validate(document.value["spec"], by_name=False)
+        spec = ScriptSpec.model_validate(given, by_name=False)
     except ValidationError as error:
         found.extend(findings.of_validation(error, document, ScriptSpec, "/spec"))
         return None
-    if fault := cron.fault(spec.execute_policy.cron):
-        message = f"{quoted(spec.execute_policy.cron)} is no schedule: {fault}"
-        found.append(at(document, "/spec/executePolicy/cron", "InvalidCron", message))
     if spec.execute_policy.read_change and not spec.read_selector.match_names:
         message = "readChange never runs it, because readSelector names no Device; name one"
         found.append(at(document, "/spec/readSelector", "NothingToRead", message, "note"))
@@ -329,8 +346,6 @@ def _cleaned(value: JsonObject, resource: Resource, reference: Reference) -> Jso
     cleaned: dict[str, Json] = {**value, "metadata": _without_nulls(metadata)}
     if resource.has_status:
         cleaned.pop("status", None)
-        # Null counts as absent, so that both have one digest.
-        cleaned["spec"] = _without_nulls(value.get("spec"))
         return cleaned
     return devicemanifests.without_reports(cleaned, resource.version)
 

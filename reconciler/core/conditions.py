@@ -54,6 +54,20 @@ def stalled(reason: str, message: str) -> Verdict:
     return Verdict("False", reason, message, STALLED)
 
 
+def verdict_of(told: Iterable[Condition]) -> Verdict | None:
+    """The verdict that led to these conditions; None where they say nothing of Ready."""
+    by_type = {condition.type: condition for condition in told}
+    found = by_type.get(READY)
+    if found is None:
+        return None
+    progress: Literal["", "Reconciling", "Stalled"] = ""
+    if RECONCILING in by_type:
+        progress = RECONCILING
+    elif STALLED in by_type:
+        progress = STALLED
+    return Verdict(found.status, found.reason, found.message, progress)
+
+
 def conditions(
     verdict: Verdict,
     *,

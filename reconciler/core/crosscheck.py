@@ -147,15 +147,22 @@ class CrossCheck:
 
     def _has(self, want: Want) -> bool:
         if isinstance(want, Artifact):
-            return len(self._files_of(want)) == 1
+            # By names: paths are dear to make, and this is asked of every Script.
+            present = self._versions.get(want.name, ())
+            of = (
+                layout.ScriptPath(want.name, want.version, e) for e in want.script_type.extensions
+            )
+            return sum(it in present for it in of) == 1
         return self._manifests.knows(want)
 
     def _files_of(self, want: Artifact) -> list[PurePosixPath]:
         return [path for path in want.places if path in self._files]
 
     def _findings(self, reference: Reference) -> Iterator[Problem]:
-        desired = self._manifests.desired[reference]
         lacking = self._lacking[reference]
+        if not any(isinstance(it, Artifact) or self._kinds.get(it.kind) for it in lacking):
+            return  # as most, where devices are kept elsewhere
+        desired = self._manifests.desired[reference]
         for want, pointer in _wants(desired):
             if want not in lacking:
                 continue

@@ -53,6 +53,9 @@ def document(obj: JsonObject | Document, shape: type[D]) -> D:
     if isinstance(obj, shape):
         return obj
     try:
+        if any(field.type is msgspec.Raw for field in msgspec.structs.fields(shape)):
+            # A part that is kept as it was sent has to have been sent.
+            return msgspec.json.decode(msgspec.json.encode(obj), type=shape)
         return msgspec.convert(obj, shape)
     except msgspec.ValidationError as error:
         raise ObjectInvalid(str(error)) from error

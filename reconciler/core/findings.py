@@ -103,6 +103,8 @@ def _findings(
             message += suggestion(str(value), options)
         elif kind == "bool_type":
             message = f"{name} must be true or false without quotes, not {_shown(value)}"
+        elif kind == "too_short":
+            message = f"{name} is empty; write at least one item"
         elif kind == "value_error":
             message = f"{name}: {context.get('error')}"
         elif kind in {"model_type", "dict_type", "list_type"}:

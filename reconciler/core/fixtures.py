@@ -1,17 +1,18 @@
 """Fixtures: tests of scripts, read from the repository and made into activations.
 
-A test file lies beside the version that it is for: `scripts/<name>/<version>.test.yaml`. What a
-case does not say, the file says for all of its cases, or else the manifest that deploys the
-version, so that a test meets the environment that production has.
+A test file lies beside the version that it is for: `scripts/<name>/<version>.test.yaml`, or
+`.test.js` where cases are made by a program. What a case does not say, the file says for all of its
+cases, or else the manifest that deploys the version, so that a test meets the environment that
+production has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from re import fullmatch
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import orjson
 from pydantic import ValidationError
@@ -20,10 +21,10 @@ from reconciler.api.script import ARTIFACT_NAME, ScriptSpec
 from reconciler.api.scripttest import Case, Fetch, Given, ScriptTest, Then, Value, instant
 from reconciler.core import findings, layout, yamldocs
 from reconciler.core.objects import Json, JsonObject, ObjectKey
-from reconciler.core.problems import Problem, quoted, suggestion
+from reconciler.core.problems import Problem, escape, quoted, suggestion
 from reconciler.core.yamldocs import Document
 
-SUFFIXES: Final = (".test.yaml", ".test.yml")
+SUFFIXES: Final = (".test.yaml", ".test.yml", layout.TEST_SCRIPT)
 DEFAULT_NOW: Final = "2026-01-01T00:00:00Z"
 DEFAULT_SEED: Final = 1
 
@@ -49,6 +50,23 @@ class Fixture:
     activation: JsonObject
     fetches: tuple[Fetch, ...]
     then: Then
+    # Its number in a test file in JavaScript that looks at the run itself.
+    check: int | None = None
+
+
+Properties: TypeAlias = Callable[[ObjectKey], Sequence[str]]
+
+
+def _of_no_model(device: ObjectKey) -> Sequence[str]:  # noqa: ARG001 - its signature
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class InJavaScript:
+    """What a test file in JavaScript said, as if it had been written, and which cases it checks."""
+
+    document: Document
+    checked: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +86,59 @@ def parse_path(path: PurePosixPath) -> Subject | None:
     return None
 
 
-def read(path: PurePosixPath, content: bytes, deployed: Mapping[ObjectKey, ScriptSpec]) -> File:
-    """The cases of a test file. `deployed` are the Scripts of the repository."""
+def read(
+    path: PurePosixPath,
+    content: bytes,
+    deployed: Mapping[ObjectKey, ScriptSpec],
+    properties: Properties = _of_no_model,
+) -> File:
+    """The cases of a test file in YAML. `deployed` are the Scripts of the repository.
+
+    `properties` are what the model of a Device has; none where that is not known.
+    """
     tested = parse_path(path)
     file = yamldocs.read(path, content)
     if tested is None or file.problems:
         return File((), file.problems)
-    if len(file.documents) != 1:
+    if not file.documents:
+        message = "the test file is empty; begin with cases: and a list of them"
+        return File((), (_problem(path, message),))
+    if len(file.documents) > 1:
         message = "a test file is one document with a list of cases; move them into one"
         return File((), (_problem(path, message),))
-    document = file.documents[0]
+    return _file(file.documents[0], tested, deployed, properties)
+
+
+def of_javascript(
+    said: InJavaScript,
+    deployed: Mapping[ObjectKey, ScriptSpec],
+    properties: Properties = _of_no_model,
+) -> File:
+    """The cases of a test file in JavaScript."""
+    tested = parse_path(said.document.path)
+    if tested is None:
+        return File((), ())
+    file = _file(said.document, tested, deployed, properties)
+    checked = tuple(
+        replace(it, check=number) if number in said.checked else it
+        for number, it in enumerate(file.fixtures)
+    )
+    return File(checked, file.problems)
+
+
+def _file(
+    document: Document,
+    tested: Subject,
+    deployed: Mapping[ObjectKey, ScriptSpec],
+    properties: Properties,
+) -> File:
     if document.faults:
         return File((), findings.of_faults(document))
     try:
         test = ScriptTest.model_validate(document.value, by_name=False)
     except ValidationError as error:
         return File((), findings.of_validation(error, document, ScriptTest))
-    return _cases(document, test, tested, deployed)
+    return _cases(document, test, tested, deployed, properties)
 
 
 def _problem(path: PurePosixPath, message: str) -> Problem:
@@ -96,11 +150,17 @@ def _cases(
     test: ScriptTest,
     tested: Subject,
     deployed: Mapping[ObjectKey, ScriptSpec],
+    properties: Properties,
 ) -> File:
     borrowed = _borrowed(document, test, tested, deployed)
     if isinstance(borrowed, Problem):
         return File((), (borrowed,))
     key, spec = borrowed
+    has: dict[str, Sequence[str]] = {}
+    if key is not None and spec is not None:
+        devices = {**spec.write_selector.match_names, **spec.read_selector.match_names}
+        for alias, device in devices.items():
+            has[alias] = properties(ObjectKey(key.namespace, device))
     fixtures: list[Fixture] = []
     problems: list[Problem] = []
     names: dict[str, int] = {}
@@ -115,6 +175,7 @@ def _cases(
         given = merged(test.given, case.given)
         if spec is not None:
             problems += _unknown(document, pointer, case, test, spec)
+            problems += _unknown_properties(document, pointer, case, test, has)
         fixtures.append(
             Fixture(
                 path=document.path,
@@ -186,6 +247,33 @@ def _unknown(
         if alias not in known:
             place = f"{pointer}/then/writes/{alias}"
             problems.append(_not_granted(document, place, alias, "writeSelector", known))
+    return problems
+
+
+def _unknown_properties(
+    document: Document,
+    pointer: str,
+    case: Case,
+    test: ScriptTest,
+    has: Mapping[str, Sequence[str]],
+) -> list[Problem]:
+    """Properties that the DeviceModel has not: the script would never see or write them."""
+    said: list[tuple[str, Mapping[str, Mapping[str, object]]]] = [
+        (f"{pointer}/given/devices", case.given.devices),
+        (f"{pointer}/then/writes", case.then.writes or {}),
+    ]
+    if pointer == "/cases/0":
+        said.append(("/given/devices", test.given.devices))
+    problems: list[Problem] = []
+    for place, devices in said:
+        for alias, properties in devices.items():
+            known = has.get(alias, ())
+            for name in properties if known else ():
+                if name not in known:
+                    message = f"the model of {quoted(alias)} has no property {quoted(name)}"
+                    message += suggestion(name, known) or f"; it has {', '.join(known)}"
+                    at = f"{place}/{alias}/{escape(name)}"
+                    problems.append(findings.at(document, at, "PropertyUnknown", message))
     return problems
 
 

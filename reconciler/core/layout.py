@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from re import fullmatch
+from re import DOTALL, fullmatch
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -22,6 +22,10 @@ from reconciler.core.problems import Problem, Severity, quoted
 REPOSITORY_FILE: Final = PurePosixPath("scriptops.yaml")
 MANIFESTS: Final = "manifests"
 SCRIPTS: Final = "scripts"
+# All that is read of a repository.
+DEPLOYED: Final = (REPOSITORY_FILE, PurePosixPath(MANIFESTS), PurePosixPath(SCRIPTS))
+# Beside a version, and no version itself.
+TEST_SCRIPT: Final = ".test.js"
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 SCRIPT_EXTENSIONS: Final = frozenset(ext for t in ScriptType for ext in t.extensions)
 # An artifact goes to every executor and is held in memory there.
@@ -48,6 +52,14 @@ def script_path(name: str, version: str, ext: str) -> PurePosixPath:
 def script_paths(name: str, version: str, script_type: ScriptType) -> tuple[PurePosixPath, ...]:
     """Where the artifact of a version may lie; it lies in one of them, or is ambiguous."""
     return tuple(script_path(name, version, ext) for ext in script_type.extensions)
+
+
+def next_version(version: str) -> str:
+    """The version a person would take next: the last number counted up, or `.1` appended."""
+    head, number, tail = fullmatch(r"(.*?)([0-9]*)([^0-9]*)", version, DOTALL).groups()  # type: ignore[union-attr]  # matches every string
+    if not number:
+        return f"{version}.1"
+    return f"{head}{int(number) + 1:0{len(number)}d}{tail}"
 
 
 def rivals(ext: str) -> frozenset[str]:
@@ -79,7 +91,7 @@ def parse_script_path(path: PurePosixPath) -> ScriptPath | Problem | None:
     """What `path` names; None for what is no script, such as a README beside them."""
     if path.parts[:1] != (SCRIPTS,) or path.suffix.removeprefix(".") not in SCRIPT_EXTENSIONS:
         return None
-    if any(part.startswith(".") for part in path.parts):
+    if path.name.endswith(TEST_SCRIPT) or any(part.startswith(".") for part in path.parts):
         return None
     if len(path.parts) != 3:
         message = "scripts are only looked for at scripts/<name>/<version>.<ext>; move it there"

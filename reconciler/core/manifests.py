@@ -134,7 +134,7 @@ class ManifestSet:
         )
         new = {
             path: room.take(path, self._read(path, change))
-            for path, change in sorted(changes.items())
+            for path, change in sorted(changes.items(), key=lambda item: item[0].parts)
             if change is not None
         }
         touched = frozenset[Reference]().union(
@@ -190,7 +190,8 @@ class ManifestSet:
         for desired in file.objects:
             reference = desired.reference
             self._set(reference, (*self._objects.get(reference, ()), desired))
-        self._held.update(file.broken | file.kept)
+        if file.broken or file.kept:
+            self._held.update(file.broken | file.kept)
         if file.problems:
             self._with_problems.add(path)
         if file.unexplained:

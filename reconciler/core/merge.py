@@ -10,7 +10,7 @@ from reconciler.core.patches import add, test
 
 _Differs: TypeAlias = Callable[[Json, Json], bool]
 # What rules set in an item of the list. A manifest's counts when the item is made.
-_RULED: Final = "desired"
+RULED: Final = "desired"
 
 
 def covers(live: Json, wanted: Json) -> bool:
@@ -122,7 +122,7 @@ class _Patch:
             changes = [
                 add(value, *path, index, field)
                 for field, value in item.items()
-                if field != _RULED and self._differs(entry.get(field), value)
+                if field != RULED and self._differs(entry.get(field), value)
             ]
             if changes:
                 self._ops += [test(name, *path, index, name_field), *changes]

@@ -81,6 +81,14 @@ ANNOTATION_REVISION = "scriptops.hit.edu.cn/revision"
 # Set together with a desired value: "<run id>" of the run that wrote it.
 ANNOTATION_CAUSE = "scriptops.hit.edu.cn/cause"
 
+# A Script that left its repository, and since when (RFC 3339): suspended, and deleted later.
+LABEL_QUARANTINED = "scriptops.hit.edu.cn/quarantined"
+ANNOTATION_QUARANTINED_AT = "scriptops.hit.edu.cn/quarantined-at"
+# Asks for a reconcile whenever its value changes, as Flux's annotation of that name does.
+ANNOTATION_REQUESTED_AT = "reconcile.hit.edu.cn/requestedAt"
+# Set by people and commands: "<action> <anything that differs from the last>", done once.
+ANNOTATION_ROLLOUT = "rollout.hit.edu.cn/requested"
+
 FIELD_MANAGER = "scriptops"
 STATUS_FIELD_MANAGER = "scriptops-status"
 

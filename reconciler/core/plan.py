@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
-from reconciler.api.scriptrepository import PrunePolicy
+from reconciler.api.meta import duration
+from reconciler.api.scriptrepository import DriftMode, DriftPolicy, PrunePolicy
+from reconciler.core import drift, quarantine
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.merge import covers, merge, without_nulls
 from reconciler.core.objects import (
@@ -48,13 +50,15 @@ class Desired(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """On whose behalf a plan is made. `served` are the resources that manifests may use."""
+    """On whose behalf a plan is made, and when. `served` are what manifests may use."""
 
     key: ObjectKey
     uid: str
     revision: str
     served: frozenset[Resource]
     prune: PrunePolicy
+    drift: DriftPolicy = field(default_factory=DriftPolicy)
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Apply:
     resource: Resource
     document: JsonObject
     is_new: bool
+    # Where the live object was changed, though git was not; empty where git was.
+    drifted: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,18 @@ class Patch:
     reference: Reference
     resource: Resource
     ops: tuple[JsonObject, ...]
+    drifted: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Server-side apply that suspends and labels a Script which left git, until `due`."""
+
+    reference: Reference
+    resource: Resource
+    document: JsonObject
+    uid: str
+    due: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,7 @@ class Prune:
     reference: Reference
     resource: Resource
     uid: str
+    was_quarantined: bool = False
 
 
 class SkipReason(StrEnum):
@@ -106,13 +125,21 @@ class SkipReason(StrEnum):
     PRUNE_DISABLED = "PruneDisabled"
     PRUNE_HELD = "PruneHeld"
     PRUNE_UNSAFE = "PruneUnsafe"
+    PRUNE_BUDGET = "PruneBudgetExceeded"
+    QUARANTINED = "Quarantined"
+    # Changed by somebody, and the drift policy only tells.
+    DRIFTED = "Drifted"
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
+    """`drifted` as in the other steps; `due` is when a quarantine ends."""
+
     reference: Reference
     reason: SkipReason
     message: str
+    drifted: tuple[str, ...] = field(default=(), compare=False)
+    due: float = field(default=0.0, compare=False)
 
     @property
     def is_problem(self) -> bool:
@@ -125,10 +152,14 @@ class Skip:
     @property
     def may_pass(self) -> bool:
         """Whether the reason may go away without another revision of the object itself."""
-        return self.reason not in (SkipReason.PRUNE_DISABLED, SkipReason.PRUNE_HELD)
+        return self.reason not in (
+            SkipReason.PRUNE_DISABLED,
+            SkipReason.PRUNE_HELD,
+            SkipReason.DRIFTED,
+        )
 
 
-Step: TypeAlias = Apply | Create | Patch | Prune | Skip
+Step: TypeAlias = Apply | Create | Patch | Quarantine | Prune | Skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +179,7 @@ class Plan:
             match step:
                 case Create() | Apply(is_new=True):
                     verb = "created"
-                case Patch() | Apply():
+                case Patch() | Apply() | Quarantine():
                     verb = "configured"
                 case Prune():
                     verb = "pruned"
@@ -184,6 +215,10 @@ _MERGED_LISTS: Final[Mapping[Resource, tuple[str, str]]] = {
     DEVICE_MODELS_V1BETA1: ("properties", "name"),
     DEVICE_MODELS_V1ALPHA2: ("properties", "name"),
 }
+_NAMED: Final[Mapping[Resource, Mapping[drift.Path, str]]] = {
+    resource: {("spec", list_name): name_field}
+    for resource, (list_name, name_field) in _MERGED_LISTS.items()
+}
 
 
 def writable(served: Collection[Resource]) -> frozenset[Resource]:
@@ -201,6 +236,11 @@ def writable(served: Collection[Resource]) -> frozenset[Resource]:
         if new in served
     }
     return frozenset(served) - lossy
+
+
+def resource_of(wanted: Desired) -> Resource:
+    """Where an object is written that a plan can be made for."""
+    return _RESOURCES[_identity(wanted.document)]
 
 
 def make(
@@ -222,7 +262,10 @@ def make(
     What is in `changed` or `inventory` (the live objects that carry our label) and not in
     `desired` is pruned, as the policy allows; what does not carry our label never is, nor what is
     in `held`, nor anything while `desired` is empty or `prune_safe` is not set. ScriptRepositories
-    are never pruned.
+    are never pruned. A Script that goes may have to pass its quarantine first.
+
+    Where the live object is not what git says although it was when its manifest was applied, the
+    step says in which fields; with the drift policy Detect it is a Skip.
 
     Objects that nobody labelled are adopted; those of another repository are skipped. A Device or
     model that is live keeps its `desired`, its status, and every property, field, label and
@@ -279,23 +322,32 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
         )
     if "deletionTimestamp" in metadata:
         return Skip(ref, SkipReason.TERMINATING, f"{ref} is being deleted")
+    version = live.get("apiVersion", resource.api_version)
+    if version != resource.api_version and resource in _MERGED_LISTS:
+        message = f"{ref} is live as {version}; write that apiVersion"
+        return Skip(ref, SkipReason.NOT_SERVED, message)
     applied = mapping(metadata.get("annotations"))
     is_same = applied.get(ANNOTATION_DIGEST) == wanted.digest
     revision = text(applied.get(ANNOTATION_REVISION)) if is_same else ""
-    document = _document(wanted, repository, revision or repository.revision)
-    if resource not in _MERGED_LISTS:
-        # The digest is among the annotations: the same manifest, and nothing taken from it. Items
-        # of a list may come without kind and apiVersion.
-        if covers({"apiVersion": resource.api_version, "kind": ref.kind, **live}, document):
+    document = _document(wanted, repository, revision or repository.revision, live=live)
+    # Items of a list may come without kind and apiVersion.
+    live = {"apiVersion": resource.api_version, "kind": ref.kind, **live}
+    ops: tuple[JsonObject, ...] = ()
+    if resource in _MERGED_LISTS:
+        list_name, name_field = _MERGED_LISTS[resource]
+        ops = merge(live, document, list_name=list_name, name_field=name_field, exactly=not is_same)
+        if not ops:
             return None
-        return Apply(ref, resource, document, is_new=False)
-    version = live.get("apiVersion", resource.api_version)
-    if version != resource.api_version:
-        message = f"{ref} is live as {version}; write that apiVersion"
-        return Skip(ref, SkipReason.NOT_SERVED, message)
-    list_name, name_field = _MERGED_LISTS[resource]
-    ops = merge(live, document, list_name=list_name, name_field=name_field, exactly=not is_same)
-    return Patch(ref, resource, ops) if ops else None
+    elif covers(live, document):
+        # The digest is among the annotations: the same manifest, and nothing taken from it.
+        return None
+    drifted = drift.differing(live, document, named=_NAMED.get(resource, {})) if is_same else ()
+    if drifted and repository.drift.mode is DriftMode.DETECT:
+        message = f"{ref} was changed in the cluster: {drift.shown(drifted)}"
+        return Skip(ref, SkipReason.DRIFTED, message, drifted)
+    if resource in _MERGED_LISTS:
+        return Patch(ref, resource, ops, drifted)
+    return Apply(ref, resource, document, is_new=False, drifted=drifted)
 
 
 def _prune(
@@ -325,7 +377,17 @@ def _prune(
     if not prune_safe:
         message = f"{ref} stays: the repository is empty or could not be read as a whole"
         return Skip(ref, SkipReason.PRUNE_UNSAFE, message)
-    return Prune(ref, resource, uid)
+    pause = duration(repository.prune.quarantine).total_seconds()
+    began = quarantine.since(live)
+    if ref.kind != "Script" or not pause:
+        return Prune(ref, resource, uid, was_quarantined=began is not None)
+    if began is None:
+        document = quarantine.document(live, now=repository.now)
+        return Quarantine(ref, resource, document, uid, due=repository.now + pause)
+    if repository.now < began + pause:
+        message = f"{ref} left the repository, is suspended, and is deleted when its time is up"
+        return Skip(ref, SkipReason.QUARANTINED, message, due=began + pause)
+    return Prune(ref, resource, uid, was_quarantined=True)
 
 
 def _identity(document: JsonObject) -> tuple[str, str]:
@@ -343,13 +405,19 @@ def _not_served(document: JsonObject, repository: Repository) -> str:
     return f"this cluster does not take {kind} of {version}{hint}"
 
 
-def _document(wanted: Desired, repository: Repository, revision: str) -> JsonObject:
+def _document(
+    wanted: Desired, repository: Repository, revision: str, *, live: JsonObject | None = None
+) -> JsonObject:
     """The manifest as it is written: our labels and annotations added, what is not ours left out.
 
     Of metadata only name, namespace, labels and annotations are a manifest's to say, and status is
-    not. A null says nothing, as for the API server.
+    not. A null says nothing, as for the API server. What the drift policy ignores is as in `live`.
     """
     document = wanted.document
+    rules = repository.drift.ignore
+    if live is not None and rules:
+        named = _NAMED.get(_RESOURCES[_identity(document)], {})
+        document = drift.tolerated(document, live, wanted.reference, rules, named=named)
     metadata = mapping(document.get("metadata"))
     labels = mapping(without_nulls(metadata.get("labels")))
     annotations = mapping(without_nulls(metadata.get("annotations")))

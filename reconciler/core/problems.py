@@ -10,7 +10,7 @@ from typing import Literal
 
 from reconciler.core.objects import Reference
 
-Severity = Literal["error", "note"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,8 @@ class Problem:
 
     `line` counts from 1 and is 0 where a file has no lines. `pointer` is a JSON pointer into the
     document (through the items of a List). `reference` is the object that it concerns, where that
-    can be told. An error keeps its document from being deployed; a note keeps nothing back.
+    can be told. An error keeps its document from being deployed; a warning keeps nothing back and
+    will fail when it runs; a note is worth knowing. `column` counts from 1, 0 is the whole line.
     """
 
     path: PurePosixPath
@@ -29,6 +30,7 @@ class Problem:
     message: str
     severity: Severity = "error"
     reference: Reference | None = None
+    column: int = 0
 
     def __str__(self) -> str:
         at = f"{self.path}:{self.line}" if self.line else str(self.path)

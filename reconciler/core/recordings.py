@@ -7,8 +7,6 @@ whoever reads a recording from a file.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +15,13 @@ import orjson
 
 from reconciler.core.conditions import rfc3339
 from reconciler.core.objects import Json, JsonObject, ObjectKey, mapping, sequence, text
+from reconciler.core.redacting import (
+    SHORTEST_SECRET,
+    SUSPECT,
+    Hiding,
+    named_secrets,
+    stand_in,
+)
 from reconciler.core.runs import (
     Isolation,
     LogLine,
@@ -32,15 +37,10 @@ from reconciler.core.runs import (
 
 # What a reader must know to read a document; raised when an old reader would misread a new one.
 FORMAT: Final = 1
-# Replacing shorter values wherever they stand would rewrite half of every log.
-SHORTEST_SECRET: Final = 4
-# Hexadecimal digits of a stand-in: enough that no two secrets of a fleet share one.
-STAND_IN_DIGITS: Final = 32
-STAND_IN: Final = "secret-hmac-sha256-"
 
 # Fields whose words are the format's own, and those that are gone through one by one.
 _OURS_IN_ACTIVATION: Final = frozenset({"cause", "run", "env", "replies"})
-_OURS_IN_REPLIES: Final = frozenset({"code"})
+_OURS_IN_REPLIES: Final = frozenset({"code", "body"})
 _OURS_IN_COMPLETION: Final = frozenset({"outcome", "logs", "writes"})
 _OURS_IN_LOGS: Final = frozenset({"level"})
 
@@ -66,82 +66,70 @@ class Recording:
 
 
 def encoded(recording: Recording, *, key: bytes) -> bytes:
-    """The document of a recording, as JSON. Values of secrets are replaced by stand-ins.
+    """The document of a recording, as JSON. Secrets are replaced by stand-ins.
 
     A stand-in is the HMAC of the value under `key`: equal values have equal stand-ins, so a replay
-    takes the same turns wherever a script only compares them or passes them on. What is derived
-    from a secret (its length, a part of it) cannot be found and is not hidden.
+    takes the same turns wherever a script only compares them or passes them on. Which values are
+    secret and what cannot be found `core.redacting` says.
     """
     raw = orjson.dumps(_document(recording))
-    if not recording.secrets and not recording.result.replies:
+    replies, state = recording.result.replies, recording.result.state
+    if not (
+        recording.secrets
+        or replies
+        or SUSPECT.search(recording.activation)
+        or SUSPECT.search(state)
+    ):
         return raw
     document: dict[str, Json] = orjson.loads(raw)
     activation = dict(mapping(document["activation"]))
-    if recording.result.replies:
-        activation["replies"] = orjson.loads(recording.result.replies)
+    if replies:
+        activation["replies"] = orjson.loads(replies)
     document["activation"] = activation
     env = mapping(activation.get("env"))
-    hidden = {
-        text(env[name]): stand_in(text(env[name]), key) for name in recording.secrets & set(env)
-    }
-    hidden.pop("", None)
-    everywhere = {value: it for value, it in hidden.items() if len(value) >= SHORTEST_SECRET}
-    document = _hidden(document, everywhere)
+    of_env = {text(env[name]) for name in recording.secrets & set(env)} - {""}
+    found = named_secrets(activation, mapping(document["completion"]).get("state"))
+    found |= {value for value in of_env if len(value) >= SHORTEST_SECRET}
+    hide = Hiding({value: stand_in(value, key) for value in found})
+    document = _hidden(document, hide)
     activation = dict(mapping(document["activation"]))
     activation["env"] = {
-        name: hidden.get(text(value), value)
-        if name in recording.secrets
-        else _replaced(value, everywhere)
-        for name, value in mapping(activation["env"]).items()
+        name: stand_in(text(value), key) if name in recording.secrets and value else hide(value)
+        for name, value in env.items()
     }
     document["activation"] = activation
     return orjson.dumps(document)
 
 
-def stand_in(secret: str, key: bytes) -> str:
-    digest = hmac.new(key, secret.encode(), hashlib.sha256).hexdigest()
-    return STAND_IN + digest[:STAND_IN_DIGITS]
-
-
-def _hidden(document: Mapping[str, Json], hidden: Mapping[str, str]) -> dict[str, Json]:
+def _hidden(document: Mapping[str, Json], hide: Hiding) -> dict[str, Json]:
     """With stand-ins wherever a script or the world may have put a secret.
 
     The words of the format stay: a secret that is one of them must not make it illegible.
     """
 
-    def hide(fields: Mapping[str, Json], ours: frozenset[str]) -> dict[str, Json]:
-        return {k: v if k in ours else _replaced(v, hidden) for k, v in fields.items()}
+    def hidden(fields: Mapping[str, Json], ours: frozenset[str]) -> dict[str, Json]:
+        return {k: v if k in ours else hide(v) for k, v in fields.items()}
 
-    activation = hide(mapping(document["activation"]), _OURS_IN_ACTIVATION)
+    activation = hidden(mapping(document["activation"]), _OURS_IN_ACTIVATION)
     if "replies" in activation:
-        activation["replies"] = [
-            hide(mapping(reply), _OURS_IN_REPLIES) for reply in sequence(activation["replies"])
+        replies = [
+            (it, hidden(it, _OURS_IN_REPLIES))
+            for it in map(mapping, sequence(activation["replies"]))
         ]
-    completion = hide(mapping(document["completion"]), _OURS_IN_COMPLETION)
+        activation["replies"] = [
+            {**reply, "body": hide.encoded_body(text(it["body"]))} if it.get("body") else reply
+            for it, reply in replies
+        ]
+    completion = hidden(mapping(document["completion"]), _OURS_IN_COMPLETION)
     for name in ("logs", "writes"):
-        completion[name] = [hide(mapping(it), _OURS_IN_LOGS) for it in sequence(completion[name])]
+        lines = map(mapping, sequence(completion[name]))
+        completion[name] = [hidden(it, _OURS_IN_LOGS) for it in lines]
     return {
         **document,
         "activation": activation,
         "completion": completion,
-        "message": _replaced(document["message"], hidden),
-        "refused": _replaced(document["refused"], hidden),
+        **{name: hide(document[name]) for name in ("message", "changed", "unchanged", "refused")},
     }
-
-
-def _replaced(value: Json, hidden: Mapping[str, str]) -> Json:
-    match value:
-        case str():
-            # The longest first: one secret may be part of another.
-            for secret in sorted(hidden, key=len, reverse=True):
-                value = value.replace(secret, hidden[secret])
-            return value
-        case Mapping():
-            return {str(_replaced(k, hidden)): _replaced(v, hidden) for k, v in value.items()}
-        case list() | tuple():
-            return [_replaced(item, hidden) for item in value]
-        case _:
-            return value
 
 
 def _document(recording: Recording) -> dict[str, object]:

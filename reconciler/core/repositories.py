@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from reconciler.api.meta import DRIFTED, ConditionStatus
 from reconciler.api.scriptrepository import (
+    AppliedRevision,
     Counts,
+    PendingPrune,
     Problem,
+    RollbackStatus,
     ScriptRepositorySpec,
     ScriptRepositoryStatus,
 )
 from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
-from reconciler.core.objects import JsonObject, ObjectKey, key_of, mapping, text
+from reconciler.core.drift import Drifted
+from reconciler.core.objects import (
+    ANNOTATION_REQUESTED_AT,
+    JsonObject,
+    ObjectKey,
+    key_of,
+    mapping,
+    text,
+)
 from reconciler.core.scripts import first_problem, without_managed_fields
 from reconciler.errors import ObjectInvalid
 
 # Problems shown in the status; a status is read by people and carried in every watch event.
 SHOWN_PROBLEMS = 100
+# Objects that a condition names.
+SHOWN_DRIFTED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +50,8 @@ class RepositoryRecord:
     problem: str
     status: ScriptRepositoryStatus
     document: JsonObject
+    # Asks for a reconcile with every new value.
+    requested_at: str = ""
 
 
 def decode_repository(obj: JsonObject) -> RepositoryRecord:
@@ -66,6 +82,7 @@ def decode_repository(obj: JsonObject) -> RepositoryRecord:
         problem=problem,
         status=status,
         document=without_managed_fields(obj),
+        requested_at=text(mapping(metadata.get("annotations")).get(ANNOTATION_REQUESTED_AT)),
     )
 
 
@@ -77,6 +94,9 @@ class Applied:
     digest: str = ""
     counts: Counts | None = None
     problems: Sequence[Problem] = ()
+    pending_prune: PendingPrune | None = None
+    history: Sequence[AppliedRevision] = ()
+    rollback: RollbackStatus | None = None
 
 
 def status_of(
@@ -86,13 +106,18 @@ def status_of(
     *,
     status_commit: str,
     now: float,
+    drifted: Sequence[Drifted] = (),
 ) -> ScriptRepositoryStatus:
     """With `applied` None, what was reached before stays as it is."""
     live = record.status
     return ScriptRepositoryStatus(
         observed_generation=record.generation,
         conditions=conditions.conditions(
-            verdict, previous=live.conditions, generation=record.generation, now=now
+            verdict,
+            previous=live.conditions,
+            generation=record.generation,
+            now=now,
+            others=drift_condition(drifted),
         ),
         revision=applied.revision if applied else live.revision,
         digest=applied.digest if applied else live.digest,
@@ -100,4 +125,25 @@ def status_of(
         problems=list(applied.problems[:SHOWN_PROBLEMS]) if applied else live.problems,
         problem_count=len(applied.problems) if applied else live.problem_count,
         status_commit=status_commit or live.status_commit,
+        pending_prune=applied.pending_prune if applied else live.pending_prune,
+        history=list(applied.history) if applied else live.history,
+        rollback=applied.rollback if applied else live.rollback,
+        last_handled_reconcile_at=live.last_handled_reconcile_at,
     )
+
+
+def drift_condition(
+    drifted: Sequence[Drifted],
+) -> Mapping[str, tuple[ConditionStatus, str, str]]:
+    """What to say of live objects that are not as git has them; nothing while there are none."""
+    if not drifted:
+        return {}
+    contended = [it for it in drifted if it.contended]
+    shown = [*contended, *(it for it in drifted if not it.contended)][:SHOWN_DRIFTED]
+    more = len(drifted) - len(shown)
+    names = "; ".join(map(str, shown)) + (f"; and {more} more" if more else "")
+    if contended:
+        reason, what = "Contended", "put back again and again, and now ever more rarely"
+    else:
+        reason, what = "DriftDetected", "left so, as spec.drift.mode says"
+    return {DRIFTED: ("True", reason, f"{len(drifted)} not as git says, {what}: {names}")}

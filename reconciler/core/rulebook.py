@@ -26,16 +26,17 @@ class Rulebook:
     def scripts(self) -> dict[ObjectKey, ScriptSpec]:
         return {it.reference.key: it.script for it in self.objects if it.script is not None}
 
+    @property
+    def artifacts(self) -> tuple[ScriptPath, ...]:
+        """Every version of every script."""
+        found = (layout.parse_script_path(it) for it in self.files)
+        return tuple(it for it in found if isinstance(it, ScriptPath))
+
     def artifact(
         self, name: str, version: str, script_type: ScriptType | None
     ) -> ScriptPath | None:
         """The artifact of a version: of the type that a manifest names, else JavaScript first."""
-        found = [
-            path
-            for it in self.files
-            if isinstance(path := layout.parse_script_path(it), ScriptPath)
-            and (path.name, path.version) == (name, version)
-        ]
+        found = [it for it in self.artifacts if (it.name, it.version) == (name, version)]
         if script_type is not None:
             found.sort(key=lambda path: path.ext != script_type.ext)
         else:

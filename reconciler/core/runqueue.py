@@ -65,7 +65,7 @@ class RunQueue:
         runs = self._waiting.get(run.script)
         if coalesce and runs:
             for at, waiting in enumerate(runs):
-                if waiting.cause == run.cause and waiting.uid == run.uid and not waiting.event:
+                if _is_like(waiting, run) and not waiting.event:
                     runs[at] = replace(waiting, devices=waiting.devices | run.devices)
                     return Offered.COALESCED
         is_full = self._depth >= self._total or len(runs or ()) >= self._per_script
@@ -141,3 +141,8 @@ class RunQueue:
         scripts.pop(script.name, None)
         if not scripts:
             del self._turns[script.namespace]
+
+
+def _is_like(waiting: Run, run: Run) -> bool:
+    """Whether one run can do for both."""
+    return (waiting.cause, waiting.uid, waiting.is_canary) == (run.cause, run.uid, run.is_canary)

@@ -81,6 +81,8 @@ class Run:
     created_at: float
     devices: frozenset[str] = frozenset()
     event: bytes = b""
+    # Caused by a device whose runs a rollout gives to the version that it tries.
+    is_canary: bool = False
 
 
 class Isolation(StrEnum):
@@ -167,7 +169,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A finished run as `get runs` shows it."""
+    """A finished run as `get runs` shows it. `version` is that of a Script with rollouts."""
 
     run_id: RunId
     script: ObjectKey
@@ -183,3 +185,5 @@ class RunRecord:
     unchanged: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     logs: tuple[LogLine, ...] = ()
+    uid: str = ""
+    version: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -10,12 +9,14 @@ from typing import Final
 import orjson
 from pydantic import ValidationError
 
-from reconciler.api.meta import READY, RUNS_SUCCEEDING, ConditionStatus
+from reconciler.api.meta import PROGRESSING, READY, RUNS_SUCCEEDING, ConditionStatus
+from reconciler.api.rollout import RolloutStatus
 from reconciler.api.script import RunStatus, ScriptSpec, ScriptStatus
 from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import (
     ANNOTATION_REVISION,
+    ANNOTATION_ROLLOUT,
     LABEL_REPOSITORY_UID,
     JsonObject,
     ObjectKey,
@@ -45,6 +46,8 @@ class ScriptRecord:
     problem: str
     status: ScriptStatus
     document: JsonObject
+    # What a person asked of its rollout; handled when the status names it.
+    rollout_request: str = ""
 
 
 def decode_script(obj: JsonObject) -> ScriptRecord:
@@ -75,6 +78,7 @@ def decode_script(obj: JsonObject) -> ScriptRecord:
         problem=problem,
         status=status,
         document=without_managed_fields(obj),
+        rollout_request=text(annotations.get(ANNOTATION_ROLLOUT)),
     )
 
 
@@ -115,6 +119,13 @@ def ready_digest(record: ScriptRecord) -> str:
     return status.digest if is_ready else ""
 
 
+def loaded_digests(record: ScriptRecord) -> frozenset[str]:
+    """Artifacts of which the status says that an executor has loaded them."""
+    rollout = record.status.rollout
+    tried = (rollout.stable_digest, rollout.candidate_digest) if rollout is not None else ()
+    return frozenset((ready_digest(record), *tried)) - {""}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastRun:
     """What the newest finished run left to say."""
@@ -146,19 +157,24 @@ def status_of(
     *,
     live: ScriptStatus,
     now: float,
+    rollout: RolloutStatus | None = None,
+    progressing: tuple[ConditionStatus, str, str] | None = None,
 ) -> ScriptStatus:
-    """The whole status. It equals `live` exactly when there is nothing to write."""
+    """The whole status. It equals `live` exactly when there is nothing to write.
+
+    `progressing` is the condition of a `rollout`.
+    """
     last = facts.last
-    runs_succeeding: Mapping[str, tuple[ConditionStatus, str, str]] = {
+    others: dict[str, tuple[ConditionStatus, str, str]] = {
         c.type: (c.status, c.reason, c.message)
         for c in live.conditions
         if c.type == RUNS_SUCCEEDING
     }
     if last is not None:
         good = last.outcome is Outcome.SUCCEEDED
-        runs_succeeding = {
-            RUNS_SUCCEEDING: ("True" if good else "False", last.outcome.value, last.message)
-        }
+        others[RUNS_SUCCEEDING] = ("True" if good else "False", last.outcome.value, last.message)
+    if progressing is not None:
+        others[PROGRESSING] = progressing
     return ScriptStatus(
         observed_generation=record.generation,
         conditions=conditions.conditions(
@@ -166,7 +182,7 @@ def status_of(
             previous=live.conditions,
             generation=record.generation,
             now=now,
-            others=runs_succeeding,
+            others=others,
         ),
         revision=record.revision,
         digest=digest,
@@ -175,6 +191,7 @@ def status_of(
         last_run=_run_status(last) if last else live.last_run,
         runs=facts.runs,
         failures=facts.failures,
+        rollout=rollout,
     )
 
 
@@ -185,6 +202,23 @@ def is_transition(old: ScriptStatus, new: ScriptStatus) -> bool:
         != [(c.type, c.status, c.reason) for c in new.conditions]
         or old.observed_generation != new.observed_generation
         or (old.revision, old.digest, old.status) != (new.revision, new.digest, new.status)
+        or _course(old.rollout) != _course(new.rollout)
+    )
+
+
+def _course(rollout: RolloutStatus | None) -> tuple[object, ...]:
+    """Where a rollout is, without its counts."""
+    if rollout is None:
+        return ()
+    return (
+        rollout.phase,
+        rollout.stable,
+        rollout.candidate,
+        rollout.wanted,
+        rollout.halted,
+        rollout.current_step,
+        rollout.held,
+        rollout.last_handled_request,
     )
 
 

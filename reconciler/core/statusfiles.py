@@ -16,3 +16,11 @@ def status_path(key: ObjectKey) -> PurePosixPath:
     """
     spread = hashlib.sha256(key.name.encode()).hexdigest()[:2]
     return PurePosixPath(key.namespace, spread, f"{key.name}.yaml")
+
+
+def key_of(path: PurePosixPath) -> ObjectKey | None:
+    """Whose status lies at `path`; None for what is no status file of ours."""
+    if len(path.parts) != 3 or path.suffix != ".yaml":
+        return None
+    key = ObjectKey(path.parts[0], path.stem)
+    return key if status_path(key) == path else None

@@ -28,6 +28,8 @@ class Subscription:
     reads: frozenset[str]
     read_change: bool
     run_on_deploy: bool
+    # Of `reads`, those whose runs another version has: they are not joined with the others'.
+    canaries: frozenset[str] = frozenset()
 
 
 class TriggerIndex:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from reconciler.core.documents import Document, Metadata, NoList, NoObject, Part, document
 from reconciler.core.objects import (
+    ANNOTATION_CAUSE,
     ANNOTATION_DIGEST,
     DEVICES_V1ALPHA2,
     DEVICES_V1BETA1,
@@ -78,6 +79,9 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     has_annotations: bool
     has_list: bool
     has_parent: bool
+    # Of a repository's Device: differs when anything but its twins may be other than before. Means
+    # nothing to another process.
+    settings: int = 0
 
     def twin(self, name: str) -> Twin | None:
         for twin in self.twins:
@@ -143,7 +147,7 @@ class _Status(Part):
 class DeviceDocument(Document):
     """What is read of a Device."""
 
-    spec: _Spec | NoObject = None
+    spec: msgspec.Raw = msgspec.Raw(b"null")
     status: _Status | NoObject = None
 
 
@@ -154,6 +158,7 @@ class DeviceStatusDocument(Document):
 
 
 _UNREPORTED: Final = _Report()
+_SPEC: Final = msgspec.json.Decoder(_Spec | NoObject)
 _V1ALPHA2: Final = DEVICES_V1ALPHA2.api_version
 
 
@@ -167,7 +172,7 @@ def decode_device(obj: JsonObject | Document) -> DeviceRecord:
     """
     device = document(obj, DeviceDocument)
     metadata, key, uid = _identity(device, "Device")
-    spec, status = device.spec, device.status
+    spec, status = _SPEC.decode(device.spec), device.status
     reports = status.twins if type(status) is _Status else None
     parent: object
     entries: object
@@ -179,6 +184,7 @@ def decode_device(obj: JsonObject | Document) -> DeviceRecord:
     model = spec.device_model_ref if type(spec) is _Spec else None
     labels, annotations = metadata.labels, metadata.annotations
     generation = metadata.generation
+    repository_uid = _at(labels, LABEL_REPOSITORY_UID)
     return DeviceRecord(
         key=key,
         uid=uid,
@@ -187,11 +193,12 @@ def decode_device(obj: JsonObject | Document) -> DeviceRecord:
         model=intern(_text(model.name)) if type(model) is _Model else "",
         layout=layout,
         twins=_twins(entries, reports),
-        repository_uid=_at(labels, LABEL_REPOSITORY_UID),
+        repository_uid=repository_uid,
         digest=_at(annotations, ANNOTATION_DIGEST),
         has_annotations=type(annotations) is dict,
         has_list=type(entries) is list,
         has_parent=isinstance(parent, Part),
+        settings=_settings(device.spec, labels, annotations) if repository_uid else 0,
     )
 
 
@@ -259,6 +266,31 @@ def _identity(found: Document, kind: str) -> tuple[Metadata, ObjectKey, str]:
 
 
 # Loops written out, exact types and no helpers: every watch event of a fleet passes here.
+
+
+_DESIRED: Final = b'"desired"'
+
+
+def _settings(spec: msgspec.Raw, labels: object, annotations: object) -> int:
+    """A fingerprint of what is neither reported nor desired."""
+    text = bytes(spec)
+    if _DESIRED in text:
+        # What rules write is no change of settings, and it must not look like one.
+        plain = msgspec.json.decode(text)
+        entries = plain.get("properties") if type(plain) is dict else None
+        for entry in entries if type(entries) is list else ():
+            if type(entry) is dict:
+                entry.pop("desired", None)
+        text = msgspec.json.encode(plain)
+    told = annotations.items() if type(annotations) is dict else ()
+    tags = labels.items() if type(labels) is dict else ()
+    return hash(
+        (
+            text,
+            frozenset((name, str(value)) for name, value in tags),
+            frozenset((name, str(value)) for name, value in told if name != ANNOTATION_CAUSE),
+        )
+    )
 
 
 def _twins(entries: object, reports: object) -> tuple[Twin, ...]:

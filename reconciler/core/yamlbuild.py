@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import yaml
@@ -94,44 +95,48 @@ class Builder:
         self._faults: list[Fault] = []
 
     def build(self, events: Iterator[yaml.Event]) -> Iterator[Tree]:
-        stack = self._stack
+        # The hottest loop of reading a repository: most events are scalars, so they come first.
+        stack, first_line = self._stack, self._first_line
         for event in events:
             value: Json
             children: dict[str, Lines] | list[Lines] | None = None
-            if isinstance(event, yaml.NodeEvent):
-                line = self._first_line + (event.start_mark.line if event.start_mark else 0)
+            if isinstance(event, yaml.ScalarEvent):
+                # `_count` written out: a call costs as much as what it does.
+                line = first_line + (event.start_mark.line if event.start_mark else 0)
                 self.nodes_left -= 1
-                if self.nodes_left < 0:
-                    raise Refused("TooLarge", "the document has too many values; split it", line)
-                if event.anchor is not None:
-                    self._refuse_anchor(event, line)
-                if isinstance(event, yaml.ScalarEvent):
-                    if not event.value.isascii() and _SURROGATE.search(event.value):
-                        raise Refused("InvalidYaml", HALF_CHARACTER, line)
-                    if event.tag is not None:
-                        self._refuse_tag(line)
-                    if stack:
-                        frame = stack[-1]
-                        if type(frame.value) is dict and frame.key is None and not frame.drop:
-                            self._open(frame, event, line)
-                            continue
-                    value = self._scalar(event, line)
-                elif isinstance(event, yaml.CollectionStartEvent):
-                    if event.tag is not None:
-                        self._refuse_tag(line)
-                    if len(stack) >= MAX_DEPTH:
-                        message = f"values are nested deeper than {MAX_DEPTH}"
-                        raise Refused("TooDeep", message, line)
-                    if isinstance(event, yaml.MappingStartEvent):
-                        stack.append(_Frame({}, {}, line))
-                    else:
-                        stack.append(_Frame([], [], line))
-                    continue
-                else:
-                    value = None  # an alias, refused above by its name
-            elif isinstance(event, yaml.CollectionEndEvent):
+                if self.nodes_left < 0 or event.anchor is not None:
+                    self.nodes_left += 1
+                    line = self._count(event)
+                if not event.value.isascii() and _SURROGATE.search(event.value):
+                    raise Refused("InvalidYaml", HALF_CHARACTER, line)
+                if event.tag is not None:
+                    self._refuse_tag(line)
+                if stack:
+                    frame = stack[-1]
+                    if type(frame.value) is dict and frame.key is None and not frame.drop:
+                        self._open(frame, event, line)
+                        continue
+                value = self._scalar(event, line)
+            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
                 done = stack.pop()
                 value, line, children = done.value, done.line, done.lines
+            elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+                line = self._count(event)
+                if event.tag is not None:
+                    self._refuse_tag(line)
+                if len(stack) >= MAX_DEPTH:
+                    message = (
+                        f"values are nested deeper than {MAX_DEPTH}; write them flatter, no object "
+                        "needs so much"
+                    )
+                    raise Refused("TooDeep", message, line)
+                if isinstance(event, yaml.MappingStartEvent):
+                    stack.append(_Frame({}, {}, line))
+                else:
+                    stack.append(_Frame([], [], line))
+                continue
+            elif isinstance(event, yaml.AliasEvent):
+                line, value = self._count(event), None  # refused there by its name
             else:
                 continue
             if stack:
@@ -139,6 +144,16 @@ class Builder:
             else:
                 yield Tree(value, (line, children), self._faults)
                 self._faults = []
+
+    def _count(self, event: yaml.NodeEvent) -> int:
+        """The line of a node, which is one more of those that a file may have."""
+        line = self._first_line + (event.start_mark.line if event.start_mark else 0)
+        self.nodes_left -= 1
+        if self.nodes_left < 0:
+            raise Refused("TooLarge", "the document has too many values; split it", line)
+        if event.anchor is not None:
+            self._refuse_anchor(event, line)
+        return line
 
     def _attach(
         self,
@@ -165,12 +180,13 @@ class Builder:
     def _open(self, frame: _Frame, event: yaml.ScalarEvent, line: int) -> None:
         """Take a scalar as the key of the value that follows."""
         key = event.value
-        if _is_plain(event):
+        # Of a tag alone (`!`) the scanners in C and in Python say different things.
+        if event.tag is None and event.implicit[0]:
             if key == "<<":
                 self._fault(line, "MergeKey", "merge keys are not used; write the fields out")
                 frame.drop = True
                 return
-            if not isinstance(_resolved_or_none(key), str):
+            if not _is_string(key):
                 message = f"the key {quoted(key)} is not a string; put it in quotes"
                 self._fault(line, "InvalidKey", message)
         if not isinstance(frame.lines, dict) or key in frame.lines:
@@ -182,7 +198,7 @@ class Builder:
         frame.key, frame.key_line = key, line
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> Json:
-        if not _is_plain(event):
+        if event.tag is not None or not event.implicit[0]:
             return event.value
         try:
             return _resolve(event.value)
@@ -216,16 +232,13 @@ class Builder:
         return "".join(f"/{token}" for token in tokens)
 
 
-def _is_plain(event: yaml.ScalarEvent) -> bool:
-    """Of a tag alone (`!`) the scanners in C and in Python say different things."""
-    return event.tag is None and bool(event.implicit[0])
-
-
-def _resolved_or_none(text: str) -> Json:
+# Keys are few and come again in every document.
+@lru_cache(maxsize=4096)
+def _is_string(text: str) -> bool:
     try:
-        return _resolve(text)
+        return isinstance(_resolve(text), str)
     except ValueError:
-        return None
+        return False
 
 
 def _resolve(text: str) -> Json:

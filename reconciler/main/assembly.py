@@ -17,27 +17,35 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.adapters.evaluations import SqliteEvaluations
 from reconciler.adapters.git import GitMirrors
+from reconciler.adapters.outbound import HttpOutbound
 from reconciler.adapters.recordings import SqliteRecordings
 from reconciler.adapters.registers import HttpRegisters
 from reconciler.adapters.registry import DiskRegistry
 from reconciler.adapters.scriptstates import SqliteScriptStates
 from reconciler.adapters.session_server import GrpcSessionServer
 from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.commanding import ObjectCommands
+from reconciler.controllers.commitstatuses import CommitStatuses
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
 from reconciler.controllers.events import Events
 from reconciler.controllers.finishing import Finisher
+from reconciler.controllers.hooks import PushHooks
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.notifying import Notifications
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.repositories import Repositories
+from reconciler.controllers.rolloutrequests import RolloutRequests
 from reconciler.controllers.scripts import Scripts
+from reconciler.controllers.secrets import Secrets
 from reconciler.controllers.statuscommits import StatusCommits
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import plan
+from reconciler.core.models import ModelRecord
 from reconciler.core.objects import (
     SCRIPT_REPOSITORIES,
     SCRIPTS,
@@ -54,7 +62,7 @@ from reconciler.core.twins import (
     DeviceStatusRecord,
 )
 from reconciler.errors import ObjectInvalid, ScriptOpsError, Stalled
-from reconciler.main import logs
+from reconciler.main import logs, secretfiles
 from reconciler.main.copying import ClusterCopy, Listeners
 from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
@@ -96,6 +104,7 @@ class Controller:
                 repositories=self._repositories_changed,
                 scripts=self._scripts_changed,
                 devices=self._devices_changed,
+                models=self._models_changed,
                 device_statuses=self._device_statuses_changed,
             ),
         )
@@ -176,10 +185,43 @@ class Controller:
             published=self.scripts.published,
             synced=self.scripts.repository_synced,
         )
+        self.secrets = Secrets(cluster, clock=clock)
+        self.outbound = HttpOutbound()
+        self.commit_statuses = CommitStatuses(
+            world,
+            self.outbound,
+            self.secrets,
+            self.events,
+            clock=clock,
+            metrics=metrics,
+            cluster_name=self.settings.cluster_name,
+            latest=lambda record: self.statuses.latest(record.key, record.uid, record.status),
+            passed=self.repositories.branches.passed,
+        )
+        self.repositories.progress.append(self.commit_statuses.progressed)
+        self.scripts.listeners.append(self.commit_statuses.script_status)
+        self.notifications = Notifications(
+            world,
+            self.outbound,
+            self.secrets,
+            self.events,
+            clock=clock,
+            metrics=metrics,
+            cluster_name=self.settings.cluster_name,
+        )
+        self.events.listeners.append(self.notifications.transition)
+        self.hooks = PushHooks(
+            world, self.secrets, self.repositories.branches.pushed, clock=clock, metrics=metrics
+        )
+        self.commands = ObjectCommands(world, cluster, self.repositories.claim, clock=clock)
         self.writer = DesiredWriter(world, cluster, metrics=metrics)
         self.runs = RunLog()
         self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
         self.finisher.recordings = self.recordings
+        self.finisher.listeners.append(self.scripts.rollouts.ran)
+        self.dispatcher.shadows.on_compared = self.scripts.rollouts.compared
+        self.scripts.rollouts.keep = self._keep
+        self.scripts.rollouts.release = self._release
         self.operations = ControllerOperations(
             world,
             self.triggering,
@@ -188,6 +230,7 @@ class Controller:
             queue_depth=lambda: len(self._queue),
             not_ready=self._not_ready,
             state_of=self.memory.of,
+            rollouts=RolloutRequests(world, cluster),
             recordings=self.recordings,
         )
         self.dispatcher.triggering = self.triggering
@@ -214,6 +257,10 @@ class Controller:
                 self.scripts.loop.run,
                 self.statuses.loop.run,
                 self.repositories.loop.run,
+                self.commit_statuses.loop.run,
+                self.notifications.loop.run,
+                self.repositories.drift.loop.run,
+                self.repositories.drift.statuses_loop.run,
                 self.events.run,
                 self.dispatcher.sweep,
                 self._flush,
@@ -226,6 +273,8 @@ class Controller:
         app = web.app(
             self.operations,
             self.registry,
+            push_hooks=self.hooks,
+            commands=self.commands,
             metrics=self._registry_of_metrics,
             insecure=self.settings.insecure_listen,
             dev=self.settings.dev,
@@ -274,15 +323,21 @@ class Controller:
     def _scripts_changed(self, deltas: Sequence[Delta[ScriptRecord]]) -> None:
         for delta in deltas:
             self.scripts.changed(delta)
-            self.repositories.script_changed(delta)
+            self.commit_statuses.script_changed(delta)
+            self.repositories.drift.script_changed(delta)
 
     def _devices_changed(self, deltas: Sequence[Delta[DeviceRecord]]) -> None:
         for delta in deltas:
+            self.repositories.drift.device_changed(delta)
             if delta.new is not None:
                 self.writer.caught_up(delta.new)
                 record = self.world.device(delta.key)
                 if record is not None:
                     self.triggering.device_changed(record)
+
+    def _models_changed(self, deltas: Sequence[Delta[ModelRecord]]) -> None:
+        for delta in deltas:
+            self.repositories.drift.model_changed(delta)
 
     def _device_statuses_changed(self, deltas: Sequence[Delta[DeviceStatusRecord]]) -> None:
         for delta in deltas:
@@ -312,6 +367,30 @@ class Controller:
             except ScriptOpsError as error:
                 log.warning("recordings not written", extra={"error": str(error)})
 
+    def _keep(self, digest: str) -> None:
+        """A rollout may return to these bytes after their file has left the repository."""
+        content = self.registry.read(digest)
+        if content is None:
+            return
+        try:
+            self.registry.store(content)
+        except ScriptOpsError as error:
+            log.warning("version not kept", extra={"digest": digest, "error": str(error)})
+
+    def _release(self, script: ObjectKey, digest: str) -> None:
+        """Unless another Script runs these bytes, or may return to them."""
+        for record in self.world.scripts:
+            if record.key == script:
+                continue
+            rollout = record.status.rollout
+            kept = {it.digest for it in rollout.versions} if rollout is not None else set()
+            if digest == record.status.digest or digest in kept:
+                return
+        try:
+            self.registry.discard(digest)
+        except ScriptOpsError as error:
+            log.warning("version not removed", extra={"digest": digest, "error": str(error)})
+
     def _is_read(self, repository: ObjectKey) -> bool:
         return self.repositories.is_synced(repository)
 
@@ -331,6 +410,7 @@ class Controller:
         self.git.close()
         self.registry.close()
         await self._registers.close()
+        await self.outbound.close()
 
 
 @asynccontextmanager
@@ -392,6 +472,8 @@ async def open_cluster(settings: Settings, clock: Clock) -> AsyncIterator[Cluste
             settings.data / "cluster", clock=clock, validate=validate
         )
     try:
+        if settings.secrets is not None and isinstance(cluster, EmbeddedCluster):
+            await secretfiles.keep(cluster, settings.secrets, settings.namespace)
         yield cluster
     finally:
         await cluster.close()

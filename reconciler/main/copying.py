@@ -52,6 +52,7 @@ class Listeners:
     repositories: Callable[[Sequence[Delta[RepositoryRecord]]], None]
     scripts: Callable[[Sequence[Delta[ScriptRecord]]], None]
     devices: Callable[[Sequence[Delta[DeviceRecord]]], None]
+    models: Callable[[Sequence[Delta[ModelRecord]]], None]
     device_statuses: Callable[[Sequence[Delta[DeviceStatusRecord]]], None]
 
 
@@ -144,7 +145,7 @@ class ClusterCopy:
                     decode=decode_model,
                     store=self._world.models,
                     clock=self._clock,
-                    on_deltas=_nobody_asks,
+                    on_deltas=self._listeners.models,
                 )
             )
         if DEVICE_STATUSES in self.served:
@@ -176,7 +177,3 @@ class ClusterCopy:
 
     def _newest(self, *resources: Resource) -> Resource | None:
         return next((resource for resource in resources if resource in self.served), None)
-
-
-def _nobody_asks(_deltas: Sequence[Delta[ModelRecord]]) -> None:
-    """Models are looked up when a value is read or written."""

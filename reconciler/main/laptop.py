@@ -29,10 +29,10 @@ PATIENCE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run to do: which script, and its activation."""
+    """A run to do: which script, and its activation; without one the script is only loaded."""
 
     ref: ScriptRef
-    activation: bytes
+    activation: bytes | None = None
 
 
 class Laptop:
@@ -80,10 +80,12 @@ class Laptop:
         return RunKey(RunId(f"laptop-{self._serial}"), 1, 1)
 
     def _send(self, batch: Sequence[tuple[RunKey, Job]]) -> None:
-        dispatches = [
-            Dispatch(ref, tuple((key, job.activation) for key, job in group))
-            for ref, group in groupby(batch, key=lambda item: item[1].ref)
-        ]
+        dispatches: list[Dispatch] = []
+        for ref, group in groupby(batch, key=lambda item: item[1].ref):
+            jobs = [(key, job.activation) for key, job in group]
+            runs = tuple((key, given) for key, given in jobs if given is not None)
+            dispatches += [Dispatch(ref, runs)] if runs else []
+            dispatches += (Dispatch(ref, (), load=key) for key, given in jobs if given is None)
         self._credit -= len(batch)
         if self._session is None or not self._server.send(self._session, dispatches):
             raise Stalled("the executor ended while it ran something", reason="ExecutorEnded")

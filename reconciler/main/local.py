@@ -24,7 +24,7 @@ from reconciler.core.objects import (
     ObjectKey,
 )
 from reconciler.core.runs import Cause, Outcome, RunRecord
-from reconciler.main import logs
+from reconciler.main import logs, secretfiles
 from reconciler.main.assembly import Controller, validate
 from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
@@ -56,6 +56,8 @@ async def running(
     cluster = await EmbeddedCluster.open(settings.data / "cluster", clock=clock, validate=validate)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(cluster.close)
+        if settings.secrets is not None:
+            await secretfiles.keep(cluster, settings.secrets, settings.namespace)
         controller = Controller(settings, cluster, clock)
         await stack.enter_async_context(controller.running())
         simulator = await stack.enter_async_context(simulated(cluster, clock))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from reconciler.adapters import kube
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
-from reconciler.api.scriptrepository import PrunePolicy
+from reconciler.api.scriptrepository import DriftPolicy, PrunePolicy
 from reconciler.core import plan as planning
+from reconciler.core import pruning
 from reconciler.core.manifests import ManifestSet
 from reconciler.core.objects import (
     LABEL_REPOSITORY_UID,
@@ -54,25 +56,38 @@ async def _plan(
     if settings.cluster is ClusterKind.KUBERNETES:
         served = planning.writable(served)
     key = ObjectKey(settings.namespace, name)
-    uid, prune = "", PrunePolicy()
+    uid, prune, drift = "", PrunePolicy(), DriftPolicy()
     try:
         record = decode_repository(await cluster.get(SCRIPT_REPOSITORIES, key))
-        uid, prune = record.uid, record.spec.prune if record.spec else prune
+        uid = record.uid
+        if record.spec is not None:
+            prune, drift = record.spec.prune, record.spec.drift
     except ObjectNotFound:
         pass
     live: dict[Reference, JsonObject | None] = {}
     for resource in sorted(served, key=str):
         for obj in await _all(cluster, resource):
             live[Reference(resource.kind, *key_of(obj))] = obj
-    return planning.make(
+    inventory = [ref for ref, obj in live.items() if uid and _owner(obj) == uid]
+    made = planning.make(
         manifests.desired,
-        repository=planning.Repository(key=key, uid=uid, revision="", served=served, prune=prune),
+        repository=planning.Repository(
+            key=key,
+            uid=uid,
+            revision="",
+            served=served,
+            prune=prune,
+            drift=drift,
+            now=SystemClock().now(),
+        ),
         desired=manifests.desired,
         live=live,
-        inventory=[ref for ref, obj in live.items() if uid and _owner(obj) == uid],
+        inventory=inventory,
         held=manifests.held,
         prune_safe=manifests.prune_safe,
     )
+    owned = Counter(ref.kind for ref in inventory)
+    return pruning.limited(made, prune, owned.__getitem__)[0]
 
 
 async def _all(cluster: Cluster, resource: Resource) -> Sequence[JsonObject]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from reconciler.adapters import usergit, worktree
+from reconciler.adapters import committree, worktree
 from reconciler.api.script import ScriptSpec
 from reconciler.core import fixtures, layout, rulebook
 from reconciler.core.admission import Scope
@@ -152,11 +152,7 @@ def at_revision(root: Path, revision: str, recorded: Recorded, namespace: str) -
 
     Raises `SourceInvalid` where the commit does not deploy it.
     """
-    # As status and runs show it, or anything that git takes.
-    commit = revision.rpartition("@sha1:")[2]
-    top = Path(usergit.run(root, "rev-parse", "--show-toplevel").removesuffix("\n"))
-    prefix = PurePosixPath(root.resolve().relative_to(top.resolve()))
-    files = usergit.files(top, commit, prefix)
+    files = committree.read(root, committree.commit(root, revision)).files
     key = recorded.ref.key
     scope = Scope(namespace=key.namespace, namespaces=frozenset({key.namespace, namespace}))
     book = rulebook.read(files, scope)
@@ -178,7 +174,14 @@ def at_revision(root: Path, revision: str, recorded: Recorded, namespace: str) -
 
 
 async def replay(recorded: Recorded, replacement: Replacement, *, env: Mapping[str, str]) -> Tried:
-    """Run it again. `env` takes the place of stand-ins, or of anything else in the environment.
+    """Run it again. `env` takes the place of stand-ins, or of anything else in the environment."""
+    return await once(replayed(recorded, replacement, env=env), replacement.content)
+
+
+def replayed(
+    recorded: Recorded, replacement: Replacement, *, env: Mapping[str, str] | None = None
+) -> Trial:
+    """The trial of a recorded run with another script; its digest is given when it is published.
 
     The script that ran gets its replies by number; another one by what it asks for.
     """
@@ -197,12 +200,11 @@ async def replay(recorded: Recorded, replacement: Replacement, *, env: Mapping[s
         )
         activation["write"] = list(replacement.spec.write_selector.match_names)
         activation["read"] = _selected(activation.get("read"), replacement.spec)
-    activation["env"] = {**given, **env}
+    activation["env"] = {**given, **(env or {})}
     answers: tuple[JsonObject, ...] = ()
     if digest_of(replacement.content) != recorded.ref.digest:
         answers = tuple(map(mapping, sequence(activation.pop("replies", ()))))
-    trial = Trial(ref=ref, activation=activation, answers=answers)
-    return await once(trial, replacement.content)
+    return Trial(ref=ref, activation=activation, answers=answers)
 
 
 def _strings(value: object) -> Sequence[tuple[str, str]]:

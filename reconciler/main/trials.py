@@ -13,9 +13,10 @@ import orjson
 
 from reconciler.api.script import ScriptSpec
 from reconciler.api.scripttest import Fetch
-from reconciler.controllers.dispatching import limits_of
+from reconciler.controllers.runnables import limits_of
 from reconciler.core.objects import Json, JsonObject, ObjectKey, mapping, sequence, text
 from reconciler.core.recordings import Completion, completion_of
+from reconciler.core.redacting import is_as_recorded
 from reconciler.core.runs import DEFAULT_LIMITS, Isolation, RunResult, ScriptRef
 from reconciler.main.laptop import Job, Laptop
 
@@ -70,7 +71,9 @@ class _Course:
             if not _is_offline(reply):
                 continue
             asked = text(reply.get("request"))
-            known = next((it for it in self.left if it.get("request") == asked), None)
+            known = next(
+                (it for it in self.left if is_as_recorded(text(it.get("request")), asked)), None
+            )
             if known is not None:
                 self.left.remove(known)
                 replies[number] = {**known, "n": reply.get("n")}

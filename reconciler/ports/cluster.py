@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
+from reconciler.core.drift import FieldOwner
 from reconciler.core.objects import JsonObject, ObjectKey, Reference, Resource
 
 D = TypeVar("D")
@@ -155,6 +156,16 @@ class Cluster(Protocol):
 
     async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
         """Raises `ObjectNotFound`."""
+        ...
+
+    async def get_owned(
+        self, resource: Resource, key: ObjectKey
+    ) -> tuple[JsonObject, tuple[FieldOwner, ...]]:
+        """The object, and who set which of its fields. Raises `ObjectNotFound`.
+
+        Of a field that several have set to the same value each is told, of one that was set anew
+        the newest only; nobody owns what was removed.
+        """
         ...
 
     async def create(

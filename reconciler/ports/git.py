@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 CommitId = NewType("CommitId", str)
 TreeId = NewType("TreeId", str)
@@ -71,6 +71,14 @@ class TreeDiff:
     refused: Sequence[Refusal]
 
 
+@dataclass(frozen=True, slots=True)
+class Reverted:
+    """A tree, and how many of its entries (files, or folders as a whole) were put back."""
+
+    tree: TreeId
+    count: int
+
+
 class Source(Protocol):
     """One repository, read. Implementations keep a bare mirror and never check anything out."""
 
@@ -98,6 +106,26 @@ class Source(Protocol):
 
     async def has_folder(self, tree: TreeId, folder: PurePosixPath) -> bool: ...
 
+    async def keep(self, commits: Collection[CommitId], *, owner: str) -> None:
+        """Have these to be found later, of what was fetched, and no others of this owner."""
+        ...
+
+    async def find(self, commit: CommitId, *, timeout: timedelta) -> Commit:
+        """A commit that was kept, or that the remote hands out by its id.
+
+        Raises `SourceInvalid` with reason RevisionNotFound, and what `fetch` raises.
+        """
+        ...
+
+    async def reverted(
+        self, tip: TreeId, *, bad: TreeId, good: TreeId, places: Collection[PurePosixPath]
+    ) -> Reverted:
+        """`tip` with each file as in `good` that is in `tip` still as it is in `bad`.
+
+        Only files at or below `places` are looked at.
+        """
+        ...
+
     def changes(self, branch: str) -> AsyncIterator[None]:
         """Wake-ups when a repository on this machine may have moved; for others it never yields.
 
@@ -110,6 +138,21 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusOptions:
+    """How commits on a status ref are made.
+
+    `history` is after how many commits the ref begins anew; what was is then kept in `<ref>.1`, in
+    place of what was there. `signing_key` is a private key in OpenSSH's format.
+    """
+
+    history: int = 1_000
+    signing_key: str = field(default="", repr=False)
+
+
+DEFAULT_STATUS_OPTIONS: Final = StatusOptions()
+
+
 class Git(Protocol):
     """Where repositories are opened.
 
@@ -120,13 +163,22 @@ class Git(Protocol):
         """Raises `SourceInvalid` for a URL that is not allowed."""
         ...
 
-    def status_ref(self, remote: Remote, ref: str) -> StatusRef:
+    def status_ref(
+        self, remote: Remote, ref: str, options: StatusOptions = DEFAULT_STATUS_OPTIONS
+    ) -> StatusRef:
         """Raises `SourceInvalid` for a ref that is not a branch name."""
         ...
 
 
 class StatusRef(Protocol):
     """One ref that only we write: status files, committed and pushed by compare-and-swap."""
+
+    async def paths(self, *, timeout: timedelta) -> frozenset[PurePosixPath]:
+        """The files that the ref holds at the remote, none where there is no ref.
+
+        Raises `SourceUnavailable` and `SourceInvalid`.
+        """
+        ...
 
     async def push(
         self,
@@ -139,7 +191,8 @@ class StatusRef(Protocol):
 
         None when that leaves the tree as it is: no commit is made. If the ref moved, fetches and
         replays, a bounded number of times; nobody's commit is lost. When it returns, the remote
-        holds the commit. Raises `PushRefused`, `PushRejected` (still moving), `SourceUnavailable`.
+        holds the commit. Raises `PushRefused`, `PushRejected` (still moving), `SourceUnavailable`,
+        and `SourceInvalid` for a key that cannot sign.
         """
         ...
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from reconciler.core.objects import JsonObject, ObjectKey
+from reconciler.core.rollouts import Action
 from reconciler.core.runs import Cause, RunId
 
 
 class Operations(Protocol):
-    """Answers from memory, recordings apart; only `trigger` changes anything.
+    """Answers from memory, recordings apart; only `trigger` and `roll_out` change anything.
 
     Documents are plain JSON objects in camel case, ready to be served. `scripts` and
     `repositories` are the objects as the cluster has them (apiVersion, kind, metadata without
@@ -56,6 +57,15 @@ class Operations(Protocol):
 
         Raises `ObjectNotFound`; `Forbidden` when the Script does not allow `cause` (webhook: false)
         or is suspended; `Waiting` when it is not Ready yet or the queue is full.
+        """
+        ...
+
+    async def roll_out(
+        self, script: ObjectKey, action: Action, *, revision: int | None = None
+    ) -> None:
+        """Ask for a rollout to go on, to end, or to return to a kept revision.
+
+        Raises `ObjectNotFound`, and `Stalled` when there is nothing to do it to.
         """
         ...
 

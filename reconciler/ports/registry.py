@@ -65,6 +65,10 @@ class Registry(Protocol):
         """Keep bytes that no ref of ours names (fetched from another register); their digest."""
         ...
 
+    def discard(self, digest: str) -> None:
+        """Keep it no longer because of `store`; bytes that nothing names any more go."""
+        ...
+
     def read(self, digest: str) -> bytes | None:
         """The bytes, verified against the digest; None when unknown or damaged."""
         ...

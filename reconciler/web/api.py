@@ -118,7 +118,7 @@ class Recordings:
         self._insecure = insecure
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        _require_local(req, insecure=self._insecure)
+        require_local(req, insecure=self._insecure)
         limit = req.get_param_as_int("limit", min_value=1, max_value=MOST_RUNS, default=100)
         found = await self._operations.recordings(
             namespace=req.get_param("namespace"), script=req.get_param("script"), limit=limit
@@ -146,7 +146,7 @@ class Recording:
         resp.data = content
 
     async def _found(self, req: Request, run_id: str) -> JsonObject:
-        _require_local(req, insecure=self._insecure)
+        require_local(req, insecure=self._insecure)
         recording = await self._operations.recording(RunId(run_id))
         if recording is None:
             raise Refusal(404, "NotFound", f"run {run_id} is not recorded, or no longer kept")
@@ -161,7 +161,7 @@ class Debug:
         self._insecure = insecure
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        _require_local(req, insecure=self._insecure)
+        require_local(req, insecure=self._insecure)
         send(resp, self._operations.debug())
 
 
@@ -183,11 +183,11 @@ class Webhook:
     async def on_post(self, req: Request, resp: Response) -> None:
         body = await req.stream.read()
         if body:
-            _require_json(header(req.scope, b"content-type"), body)
+            require_json(header(req.scope, b"content-type"), body)
         await self._trigger(req, resp, body)
 
     async def _trigger(self, req: Request, resp: Response, event: bytes) -> None:
-        _require_local(req, insecure=self._insecure)
+        require_local(req, insecure=self._insecure)
         refuse_cross_site(req.scope)
         name = req.get_param("name")
         if not name:
@@ -207,18 +207,18 @@ class Trigger:
         self._insecure = insecure
 
     async def on_post(self, req: Request, resp: Response, namespace: str, name: str) -> None:
-        _require_local(req, insecure=self._insecure)
+        require_local(req, insecure=self._insecure)
         refuse_cross_site(req.scope)
         body = await req.stream.read()
         if body:
-            _require_json(header(req.scope, b"content-type"), body)
+            require_json(header(req.scope, b"content-type"), body)
         run_id = await self._operations.trigger(
             ObjectKey(namespace, name), cause=Cause.MANUAL, event=body
         )
         send(resp, {"runId": run_id}, 202)
 
 
-def _require_local(req: Request, *, insecure: bool) -> None:
+def require_local(req: Request, *, insecure: bool) -> None:
     if not insecure and not is_local(req.scope):
         raise Refusal(
             403,
@@ -228,7 +228,7 @@ def _require_local(req: Request, *, insecure: bool) -> None:
         )
 
 
-def _require_json(content_type: str, body: bytes) -> None:
+def require_json(content_type: str, body: bytes) -> None:
     media = content_type.partition(";")[0].strip().lower()
     # A form is what pages of other sites can send without asking; JSON is not.
     if media != "application/json" and not media.endswith("+json"):

@@ -12,9 +12,12 @@ from falcon.asgi import Request, Response
 from prometheus_client import CollectorRegistry
 
 from reconciler.errors import ScriptOpsError
+from reconciler.ports.commands import Commands
+from reconciler.ports.hooks import Hooks
 from reconciler.ports.operations import Operations
 from reconciler.ports.registry import Registry
-from reconciler.web import api, artifacts, page
+from reconciler.web import api, artifacts, hooks, page, rollouts
+from reconciler.web import commands as person
 from reconciler.web.gate import BODY_BYTES, BODY_SECONDS, Asgi, Gate
 from reconciler.web.problems import CONTENT_TYPE, Refusal, reason_of, refusal_of
 
@@ -31,6 +34,8 @@ def app(
     operations: Operations,
     registry: Registry,
     *,
+    push_hooks: Hooks,
+    commands: Commands,
     metrics: CollectorRegistry,
     insecure: bool = False,
     dev: bool = False,
@@ -67,7 +72,11 @@ def app(
         f"{API}/version": api.Version(),
         f"{API}/scripts": api.Listing(operations.scripts),
         f"{API}/scripts/{{namespace}}/{{name}}/trigger": api.Trigger(operations, insecure=insecure),
+        f"{API}/scripts/{{namespace}}/{{name}}/rollout": rollouts.RolloutRequest(
+            operations, insecure=insecure
+        ),
         f"{API}/repositories": api.Listing(operations.repositories),
+        f"{API}/repositories/{{namespace}}/{{name}}/push": hooks.PushWebhook(push_hooks),
         f"{API}/devices": api.Listing(operations.devices),
         f"{API}/runs": api.Runs(operations),
         f"{API}/runs/{{run_id}}": api.Run(operations),
@@ -77,6 +86,16 @@ def app(
     }.items():
         inner.add_route(path, resource)
     inner.add_route(f"{API}/runs/{{run_id}}/artifact", recording, suffix="artifact")
+    for kind, plural, verbs in (
+        (
+            *("ScriptRepository", "repositories"),
+            ("reconcile", "suspend", "resume", "approve", "rollback", "unroll"),
+        ),
+        ("Script", "scripts", ("suspend", "resume")),
+    ):
+        command = person.Command(commands, kind)
+        for verb in verbs:
+            inner.add_route(f"{API}/{plural}/{{namespace}}/{{name}}/{verb}", command, suffix=verb)
     return Gate(
         inner, insecure=insecure, hosts=hosts, body_bytes=body_bytes, body_seconds=body_seconds
     )

@@ -7,6 +7,7 @@ sizes, encodings and hosts are judged here, from the head of the request alone.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -25,6 +26,13 @@ MOST_HEADERS = 100
 # An event is a notice, not a transfer; waiting runs hold theirs in memory.
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
+# Push webhooks name every commit of a push and the files of each: some 10 KiB for a usual one.
+# What is larger is found by polling.
+HOOK_BYTES = 1024 * 1024
+# Of all of them that are held at a time. Without room they are told to come again; what is small
+# always has room.
+ALL_HOOKS_BYTES = 32 * 1024 * 1024
+_HOOK = re.compile(r"/api/v1alpha1/repositories/[^/]+/[^/]+/push/?")
 
 # On every answer that does not say otherwise.
 HEADERS: Final[Mapping[bytes, bytes]] = {
@@ -58,6 +66,7 @@ class Gate:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._body_bytes = body_bytes
         self._body_seconds = body_seconds
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -67,27 +76,40 @@ class Gate:
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
+        limit = HOOK_BYTES if is_push_webhook(scope) else self._body_bytes
+        body = bytearray()
         try:
-            self._judge_head(scope)
-            body = await self._read(receive)
-        except Refusal as refusal:
-            await _answer(refusal, send_guarded)
-            return
-        if body is None:
-            return  # nobody is left to answer to
+            try:
+                self._judge_head(scope, limit)
+                is_whole = await self._read(receive, body, limit)
+            except Refusal as refusal:
+                await _answer(refusal, send_guarded)
+                return
+            if is_whole:  # else nobody is left to answer to
+                await self._hand_over(scope, bytes(body), receive, send_guarded)
+        finally:
+            self._held -= len(body)
+
+    async def _hand_over(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return messages.pop() if messages else await receive()
 
-        await self._inner(scope, replay, send_guarded)
+        await self._inner(scope, replay, send)
 
-    def _judge_head(self, scope: Scope) -> None:
+    def _judge_head(self, scope: Scope, limit: int) -> None:
         if len(scope["headers"]) > MOST_HEADERS:
             raise Refusal(
                 431, "TooManyHeaders", f"a request may have at most {MOST_HEADERS} headers"
             )
-        if not self._insecure and is_local(scope) and not self._is_known(header(scope, b"host")):
+        if not (
+            self._insecure
+            # Signed, so that it does not matter who brings it: a proxy or a tunnel on this machine.
+            or is_push_webhook(scope)
+            or not is_local(scope)
+            or self._is_known(header(scope, b"host"))
+        ):
             raise Refusal(
                 421,
                 "UnknownHost",
@@ -97,34 +119,40 @@ class Gate:
         if header(scope, b"content-encoding").lower() not in {"", "identity"}:
             raise Refusal(415, "UnsupportedEncoding", "send the body as it is, not compressed")
         length = header(scope, b"content-length")
-        if length and int(length) > self._body_bytes:  # digits only: h11 has seen to that
-            raise self._too_large()
+        if length and int(length) > limit:  # digits only: h11 has seen to that
+            raise _too_large(limit)
 
     def _is_known(self, host: str) -> bool:
         name = (urlsplit(f"//{host}").hostname or "") if _is_authority(host) else ""
         return name == "localhost" or name in self._hosts or addresses.is_loopback(name)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body, or None when the client has gone."""
-        body = bytearray()
+    async def _read(self, receive: Receive, body: bytearray, limit: int) -> bool:
+        """Read into `body`; whether it is whole, or the client has gone."""
         try:
             async with asyncio.timeout(self._body_seconds):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
-                        return None
-                    body += message.get("body", b"")
-                    if len(body) > self._body_bytes:
-                        raise self._too_large()
+                        return False
+                    chunk = message.get("body", b"")
+                    body += chunk
+                    self._held += len(chunk)
+                    if len(body) > limit:
+                        raise _too_large(limit)
+                    if limit == HOOK_BYTES and self._held > ALL_HOOKS_BYTES:
+                        raise Refusal(
+                            503, "Busy", "too much is being sent at once", {"Retry-After": "1"}
+                        )
                     if not message.get("more_body", False):
-                        return bytes(body)
+                        return True
         except TimeoutError:
             raise Refusal(
                 408, "BodyTooSlow", f"the body did not arrive within {self._body_seconds:g} s"
             ) from None
 
-    def _too_large(self) -> Refusal:
-        return Refusal(413, "BodyTooLarge", f"a body may have at most {self._body_bytes} bytes")
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "BodyTooLarge", f"a body may have at most {limit} bytes")
 
 
 async def _answer(refusal: Refusal, send: Send) -> None:
@@ -147,6 +175,10 @@ def header(scope: Scope, name: bytes) -> str:
         if found == name:
             return bytes(value).decode("latin-1").strip()
     return ""
+
+
+def is_push_webhook(scope: Scope) -> bool:
+    return _HOOK.fullmatch(scope["path"]) is not None
 
 
 def is_local(scope: Scope) -> bool:

@@ -17,7 +17,7 @@ from reconciler.web.gate import Asgi
 
 Stop: TypeAlias = Callable[[], Awaitable[None]]
 
-# Connections at a time, each of at most 16 KiB of head and 128 KiB of body: under 150 MiB.
+# Connections at a time, each of at most 16 KiB of head; the gate bounds what bodies take.
 CONNECTIONS = 1000
 # From the first byte (or the connection) to the end of the request's head.
 HEAD_SECONDS = 10.0

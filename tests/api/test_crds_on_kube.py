@@ -71,7 +71,7 @@ def test_a_status_as_we_write_it_is_accepted_and_leaves_the_generation_alone(
         revision="main@sha1:0",
         last_run=RunStatus(id="1", cause="ReadChange", finished_at="2024-01-01T00:00:00Z"),
         runs=1,
-    ).model_dump(mode="json")
+    ).model_dump(mode="json", exclude_none=True)
     patched = kube.request(
         "PATCH",
         f"{scripts}/{live['metadata']['name']}/status",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -39,6 +40,7 @@ def _nullable(schema: Any) -> Any:
     return {**node, "type": [node["type"], "null"]} if schema.get("nullable") is True else node
 
 
+@cache
 def _cluster_accepts(kind: Kind) -> Callable[[Any], bool]:
     definition: Any = crd(kind)
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -166,3 +168,72 @@ def test_the_reference_page_names_every_field_of_spec_and_the_example(kind: Kind
         if f"| `{field.alias}` |" not in text
     ]
     assert (missing, kind.example in text) == ([], True)
+
+
+def _repository(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "hit.edu.cn/v1alpha1",
+        "kind": "ScriptRepository",
+        "metadata": {"name": "rules", "namespace": "default"},
+        "spec": {"url": "https://git.example/rules.git", **spec},
+    }
+
+
+def _ignoring(*pointers: str, kind: str = "Script") -> dict[str, Any]:
+    return _repository(drift={"ignore": [{"kind": kind, "pointers": list(pointers)}]})
+
+
+_FROM = {"secretRef": {"name": "push"}}
+
+
+@pytest.mark.parametrize(
+    ("document", "good"),
+    [
+        pytest.param(_repository(prune={"maxCount": 0, "maxPercent": 100}), True, id="limits"),
+        pytest.param(_repository(prune={"quarantine": "0s"}), True, id="no quarantine"),
+        pytest.param(_repository(prune={"quarantine": "24h"}), True, id="a day of quarantine"),
+        pytest.param(_repository(prune={"approve": "0a" * 16}), True, id="an approved plan"),
+        pytest.param(_repository(drift={"mode": "Detect"}), True, id="drift that is told"),
+        pytest.param(
+            _ignoring("/spec", "/spec/env/a~1b", "/metadata/labels/team"), True, id="pointers"
+        ),
+        pytest.param(_repository(webhook=_FROM), True, id="webhooks of anybody who signs"),
+        pytest.param(_repository(webhook={**_FROM, "provider": "GitHub"}), True, id="of GitHub"),
+        pytest.param(_repository(forge={**_FROM, "provider": "Gitea"}), True, id="statuses"),
+        pytest.param(
+            _repository(notify=[{"url": "http://127.0.0.1:8/a?b=c", **_FROM}]), True, id="events"
+        ),
+        pytest.param(_repository(webhook={}), False, id="webhooks that nothing proves"),
+        pytest.param(_repository(webhook={**_FROM, "provider": "github"}), False, id="no provider"),
+        pytest.param(_repository(forge=_FROM), False, id="statuses of nobody knows which forge"),
+        pytest.param(_repository(notify=[{"url": "ftp://a/b"}]), False, id="events over FTP"),
+        pytest.param(
+            _repository(notify=[{"url": "https://me:secret@a/b"}]), False, id="a secret in a URL"
+        ),
+        pytest.param(_repository(prune={"maxCount": -1}), False, id="fewer than none"),
+        pytest.param(_repository(prune={"maxPercent": 101}), False, id="more than all"),
+        pytest.param(_repository(prune={"quarantine": "1d"}), False, id="a quarantine in days"),
+        pytest.param(_repository(prune={"approve": "yes"}), False, id="a plan that is no hash"),
+        pytest.param(_repository(drift={"mode": "detect"}), False, id="a mode in the wrong case"),
+        pytest.param(_ignoring(), False, id="a rule without pointers"),
+        pytest.param(_ignoring("spec/env"), False, id="a pointer without its slash"),
+        pytest.param(_ignoring("/status"), False, id="a pointer to what no manifest says"),
+        pytest.param(_ignoring("/metadata/labels"), False, id="all labels, ours too"),
+        pytest.param(_ignoring("/spec", kind="Secret"), False, id="a kind that is not deployed"),
+    ],
+)
+def test_models_editors_and_cluster_judge_the_policies_of_a_repository_alike(
+    document: dict[str, Any], *, good: bool
+) -> None:
+    try:
+        ScriptRepository.model_validate(document, by_name=False)
+    except ValidationError:
+        accepted = False
+    else:
+        accepted = True
+    judged = (
+        accepted,
+        _editor_accepts(SCRIPT_REPOSITORY)(document),
+        _cluster_accepts(SCRIPT_REPOSITORY)(document),
+    )
+    assert judged == (good, good, good)

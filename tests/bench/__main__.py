@@ -25,7 +25,17 @@ OUT = ROOT / "build" / "bench.json"
 NAMES = sorted(
     path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")
 )
-VERSIONS = ("scriptops", "grpcio", "mini-racer", "orjson", "kubernetes", "pygit2", "uvloop")
+VERSIONS = (
+    "scriptops",
+    "grpcio",
+    "mini-racer",
+    "orjson",
+    "kubernetes",
+    "pygit2",
+    "uvloop",
+    "wasmtime",
+    "deno",
+)
 
 
 def main() -> int:

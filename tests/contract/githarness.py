@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from reconciler.adapters.git import GitMirrors
 from reconciler.adapters.git.transport import DEFAULT_SIZE_LIMIT
-from reconciler.ports.git import Commit, CommitId, Remote
+from reconciler.ports.git import DEFAULT_STATUS_OPTIONS, Commit, CommitId, Remote, StatusOptions
 from tests.support.gitserver import Repository, SystemClock
 
 SOON = timedelta(seconds=20)
@@ -46,12 +46,13 @@ def push(
     remote: Remote | Repository,
     path: str,
     content: bytes,
+    options: StatusOptions = DEFAULT_STATUS_OPTIONS,
     *,
     timeout: timedelta = SOON,
 ) -> CommitId | None:
     """One push, as a process of its own would do it."""
     with mirrors(data) as git:
-        ref = git.status_ref(remote_of(remote), STATUS)
+        ref = git.status_ref(remote_of(remote), STATUS, options)
         files = {PurePosixPath(path): content}
         return asyncio.run(ref.push(files, message="status [skip ci]", timeout=timeout))
 

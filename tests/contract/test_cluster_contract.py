@@ -631,3 +631,42 @@ def test_events_are_taken_and_never_fail_the_caller(arena: Arena) -> None:
         await cluster.emit(event)
 
     arena.run(test)
+
+
+def test_who_set_a_field_is_told_until_another_sets_it(arena: Arena) -> None:
+    limit = ("spec", "env", "limit")
+
+    async def owners(cluster: Cluster, key: ObjectKey) -> list[str]:
+        live, found = await cluster.get_owned(SCRIPTS, key)
+        assert live["spec"] == (await cluster.get(SCRIPTS, key))["spec"]
+        return sorted(owner.manager for owner in found if limit in owner.fields)
+
+    async def test(cluster: Cluster, ns: str) -> None:
+        key = ObjectKey(ns, "thermostat")
+        given = script(ns, env={"limit": "20", "unit": "C"})
+        await cluster.apply(SCRIPTS, given, field_manager=MANAGER)
+        assert await owners(cluster, key) == [MANAGER]
+        patch = {"spec": {"env": {"limit": "30"}}}
+        await cluster.merge_patch(SCRIPTS, key, patch, field_manager="somebody")
+        assert await owners(cluster, key) == ["somebody"]
+        await cluster.apply(SCRIPTS, given, field_manager=MANAGER, force=True)
+        assert await owners(cluster, key) == [MANAGER]
+        await refused(cluster.get_owned(SCRIPTS, ObjectKey(ns, "none")), ObjectNotFound)
+
+    arena.run(test)
+
+
+def test_an_apply_for_a_uid_makes_no_new_object(arena: Arena) -> None:
+    async def test(cluster: Cluster, ns: str) -> None:
+        given = script(ns)
+        made: Any = await cluster.apply(SCRIPTS, given, field_manager=MANAGER)
+        uid = made["metadata"]["uid"]
+        given["metadata"]["uid"] = uid
+        given["spec"]["env"] = {"limit": "1"}
+        await cluster.apply(SCRIPTS, given, field_manager=MANAGER)
+        key = ObjectKey(ns, "thermostat")
+        await cluster.delete(SCRIPTS, key, uid=uid)
+        await refused(cluster.apply(SCRIPTS, given, field_manager=MANAGER), Conflict)
+        await refused(cluster.get(SCRIPTS, key), ObjectNotFound)
+
+    arena.run(test)

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.adapters.git import GitMirrors
 from reconciler.errors import PushRefused, SourceInvalid
-from reconciler.ports.git import FileChange, Git, Refusal, Remote, TreeDiff
+from reconciler.ports.git import CommitId, FileChange, Git, Refusal, Remote, StatusOptions, TreeDiff
 from tests.fakes.git import FakeGit
 from tests.support.gitserver import Repository, SystemClock, git_daemon
 
@@ -40,6 +40,8 @@ class World(Protocol):
 
     def files(self, branch: str) -> dict[str, bytes]: ...
 
+    def history(self, branch: str) -> int: ...
+
     def delete_branch(self, branch: str) -> None: ...
 
     def refuse_pushes(self, words: str) -> None: ...
@@ -52,6 +54,7 @@ class FakeWorld:
         self._remote = fake.add(self.remote.url)
         self.commit = self._remote.commit
         self.files = self._remote.files
+        self.history = self._remote.history
         self.delete_branch = self._remote.delete_branch
 
     def refuse_pushes(self, words: str) -> None:
@@ -65,6 +68,9 @@ class RealWorld:
         self._repository = repository
         self.commit = repository.commit
         self.files = repository.files
+
+    def history(self, branch: str) -> int:
+        return len(self._repository.git("rev-list", f"refs/heads/{branch}", "--").split())
 
     def delete_branch(self, branch: str) -> None:
         self._repository.git("update-ref", "-d", f"refs/heads/{branch}")
@@ -322,6 +328,106 @@ def test_a_refused_push_says_the_words_of_the_hook(world: World) -> None:
     world.refuse_pushes("only robots may write here")
     with pytest.raises(PushRefused, match="only robots may write here"):
         push_one(world, "ns/aa/x.yaml", b"1")
+
+
+def test_a_long_history_begins_anew_and_the_last_one_is_kept_beside_it(world: World) -> None:
+    async def push() -> list[tuple[int, int]]:
+        seen = []
+        for number in range(8):
+            # Opened anew each time, as after a restart.
+            ref = world.git.status_ref(world.remote, STATUS, StatusOptions(history=3))
+            files: dict[PurePosixPath, bytes | None] = {PurePosixPath(f"{number}"): b"1"}
+            assert await ref.push(files, message="s", timeout=SOON)
+            ref.close()
+            aside = world.history(f"{STATUS}.1") if number > 2 else 0
+            seen.append((world.history(STATUS), aside))
+        return seen
+
+    assert asyncio.run(push()) == [
+        *((1, 0), (2, 0), (3, 0)),
+        *((1, 3), (2, 3), (3, 3)),
+        *((1, 3), (2, 3)),
+    ]
+    assert world.files(STATUS) == {str(number): b"1" for number in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("after", "left", "count"),
+    [
+        pytest.param({}, {"a": b"1", "f/b": b"1", "gone": b"1"}, 4, id="nothing since"),
+        pytest.param(
+            {"other": b"9"},
+            {"a": b"1", "f/b": b"1", "gone": b"1", "other": b"9"},
+            4,
+            id="something else since",
+        ),
+        pytest.param(
+            {"a": b"3"}, {"a": b"3", "f/b": b"1", "gone": b"1"}, 3, id="mended in one file"
+        ),
+        pytest.param({"a": b"1"}, {"a": b"1", "f/b": b"1", "gone": b"1"}, 3, id="taken back there"),
+        pytest.param(
+            {"f/new": b"4", "gone": b"5"},
+            {"a": b"1", "f/b": b"1", "f/new": b"4", "gone": b"5"},
+            2,
+            id="what was new and what was removed have changed",
+        ),
+    ],
+)
+def test_a_revert_puts_back_what_is_still_as_it_was_when_it_was_bad(
+    world: World, after: Mapping[str, bytes], left: Mapping[str, bytes], count: int
+) -> None:
+    world.commit({"a": b"1", "f/b": b"1", "gone": b"1", "elsewhere/x": b"1"})
+    left = {**left, "elsewhere/x": b"2"}
+
+    async def revert() -> tuple[int, dict[str, bytes]]:
+        source = world.git.source(world.remote)
+        good = await source.fetch("main", timeout=SOON)
+        await source.keep([good.id], owner="team")
+        world.commit({"a": b"2", "f/b": b"2", "f/new": b"2", "gone": None, "elsewhere/x": b"2"})
+        bad = await source.fetch("main", timeout=SOON)
+        tip = bad
+        if after:
+            world.commit(after)
+            tip = await source.fetch("main", timeout=SOON)
+        kept = await source.find(good.id, timeout=SOON)
+        found = await source.reverted(
+            tip.tree,
+            bad=bad.tree,
+            good=kept.tree,
+            places=[PurePosixPath(name) for name in ("a", "f", "gone", "never")],
+        )
+        changes = (await source.diff(None, found.tree, folder=ROOT)).changes
+        blobs = await source.read([c.blob for c in changes if c.blob], limit=10)
+        return found.count, {str(c.path): blobs[c.blob] for c in changes if c.blob}
+
+    assert asyncio.run(revert()) == (count, left)
+
+
+def test_a_commit_that_nobody_has_is_not_found(world: World) -> None:
+    world.commit({"a": b"1"})
+
+    async def look(commit: str) -> None:
+        source = world.git.source(world.remote)
+        await source.fetch("main", timeout=SOON)
+        await source.find(CommitId(commit), timeout=SOON)
+
+    for commit in ("0" * 40, "main", "--upload-pack=x"):
+        with pytest.raises(SourceInvalid) as caught:
+            asyncio.run(look(commit))
+        assert caught.value.reason == "RevisionNotFound"
+
+
+def test_paths_are_what_the_ref_holds_now(world: World) -> None:
+    async def look() -> list[frozenset[PurePosixPath]]:
+        ref = world.git.status_ref(world.remote, STATUS)
+        seen = [await ref.paths(timeout=SOON)]
+        world.commit({"ns/aa/x.yaml": b"1", "README": b"2"}, STATUS)
+        seen.append(await ref.paths(timeout=SOON))
+        world.delete_branch(STATUS)
+        return [*seen, await ref.paths(timeout=SOON)]
+
+    held = frozenset({PurePosixPath("ns/aa/x.yaml"), PurePosixPath("README")})
+    assert asyncio.run(look()) == [frozenset(), held, frozenset()]
 
 
 @pytest.mark.parametrize("ref", ["-x", "refs/heads/a..b", "refs/tags/v1", "a b", "refs/heads/"])

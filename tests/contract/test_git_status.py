@@ -14,7 +14,7 @@ import pytest
 from reconciler.core.objects import ObjectKey
 from reconciler.core.statusfiles import status_path
 from reconciler.errors import PushRefused, PushRejected, SourceInvalid
-from reconciler.ports.git import Remote
+from reconciler.ports.git import Remote, StatusOptions
 from tests.contract.githarness import ROOT, SOON, STATUS, mirrors, push, remote_of
 from tests.support.gitserver import ENVIRONMENT, Repository, git_daemon, wait_until
 
@@ -90,6 +90,38 @@ def test_two_refs_of_one_place_take_turns(tmp_path: Path, repository: Repository
 
     asyncio.run(together())
     assert len(repository.git("rev-list", f"refs/heads/{STATUS}").split()) == 10
+
+
+def test_signed_commits_are_verified_by_git_itself(tmp_path: Path, repository: Repository) -> None:
+    key = tmp_path / "key"
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True
+    )
+    signers = tmp_path / "signers"
+    signers.write_text(f"status@here {key.with_suffix('.pub').read_text()}")
+
+    async def sign(options: StatusOptions, folder: str) -> None:
+        with mirrors(tmp_path / "data") as git:
+            ref = git.status_ref(remote_of(repository), STATUS, options)
+            for number in range(2):
+                files = {ROOT / folder / str(number): b"1"}
+                assert await ref.push(files, message="m [skip ci]", timeout=SOON)
+
+    asyncio.run(sign(StatusOptions(signing_key=key.read_text()), "good"))
+    for commit in repository.git("rev-list", f"refs/heads/{STATUS}").split():
+        repository.git("-c", f"gpg.ssh.allowedSignersFile={signers}", "verify-commit", commit)
+    assert not list((tmp_path / "data").rglob(".sign-*"))
+    with pytest.raises(SourceInvalid, match=r"cannot sign .*without a passphrase"):
+        asyncio.run(sign(StatusOptions(signing_key="no key"), "bad"))
+
+
+def test_a_history_begins_anew_only_where_the_old_one_can_be_kept(
+    tmp_path: Path, repository: Repository
+) -> None:
+    repository.hook("update", "case $1 in *.1) echo protected; exit 1;; esac")
+    for number in range(4):
+        assert push(tmp_path / "data", repository, str(number), b"1", StatusOptions(history=2))
+    assert len(repository.git("rev-list", f"refs/heads/{STATUS}").split()) == 4
 
 
 def test_a_ref_that_never_holds_still_is_given_up_after_some_attempts(

@@ -113,6 +113,15 @@ def test_stored_bytes_need_no_name_and_outlive_names(registry: Registry) -> None
     assert registry.read(digest) == b"foreign"
 
 
+def test_discarded_bytes_go_unless_a_name_has_them(registry: Registry) -> None:
+    named = registry.publish(REF, b"named").digest
+    foreign = registry.store(b"foreign")
+    assert registry.store(b"named") == named
+    for digest in (named, foreign, foreign, digest_of(b"never")):
+        registry.discard(digest)
+    assert (registry.read(named), registry.read(foreign)) == (b"named", None)
+
+
 @pytest.mark.parametrize("harm", ["damage", "lose"])
 def test_harmed_bytes_are_not_served_and_a_publish_heals_them(subject: Subject, harm: str) -> None:
     artifact = subject.registry.publish(REF, b"a")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.registry import DiskRegistry, digest_of, next_version
+from reconciler.adapters.registry import DiskRegistry, digest_of
+from reconciler.core.layout import next_version
 from reconciler.errors import Stalled, Transient, VersionImmutable
 from reconciler.ports.registry import Artifact, ArtifactRef
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from reconciler.api.script import ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts
-from reconciler.controllers.dispatching import Dispatcher, InFlight, Runnable, limits_of
+from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
 from reconciler.controllers.events import Events
 from reconciler.controllers.finishing import Finisher
@@ -24,6 +24,8 @@ from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
+from reconciler.controllers.rolloutrequests import RolloutRequests
+from reconciler.controllers.runnables import InFlight, Runnable, limits_of
 from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
@@ -194,7 +196,12 @@ class Rig:
             queue_depth=lambda: len(self.queue),
             not_ready=tuple,
             state_of=self.memory.of,
+            rollouts=RolloutRequests(self.world, self.cluster),
         )
+        self.finisher.listeners.append(self.scripts.rollouts.ran)
+        self.dispatcher.shadows.on_compared = self.scripts.rollouts.compared
+        self.scripts.rollouts.keep = self._keep
+        self.scripts.rollouts.release = lambda _, digest: self.registry.discard(digest)
         self.dispatcher.triggering = self.triggering
         self.dispatcher.on_finished = self.finisher.finish
         self.dispatcher.on_loaded = self.scripts.loaded
@@ -219,6 +226,11 @@ class Rig:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+
+    def _keep(self, digest: str) -> None:
+        content = self.registry.read(digest)
+        if content is not None:
+            self.registry.store(content)
 
     def _tell(self, record: ScriptRecord, status: ScriptStatus, transition: bool, /) -> None:  # noqa: FBT001 - as `on_status` is called
         self.statuses_told.append((status, transition))

@@ -105,7 +105,9 @@ class Desk:
             "spec": {"url": URL, "interval": "60s", "statusRef": "", **spec},
         }
         await self.cluster.real.apply(SCRIPT_REPOSITORIES, document, field_manager="operator")
-        loop = asyncio.ensure_future(self.repositories.loop.run())
+        drift = self.repositories.drift
+        loops = [self.repositories.loop, drift.loop, drift.statuses_loop]
+        loop = asyncio.gather(*(it.run() for it in loops))
         try:
             await self.see()
             yield
@@ -121,9 +123,11 @@ class Desk:
         ):
             self.repositories.changed(delta)
         for delta in await self._fill(SCRIPTS, self.world.scripts, decode_script):
-            self.repositories.script_changed(delta)
-        await self._fill(DEVICES_V1BETA1, self.world.devices, decode_device)
-        await self._fill(DEVICE_MODELS_V1BETA1, self.world.models, decode_model)
+            self.repositories.drift.script_changed(delta)
+        for delta in await self._fill(DEVICES_V1BETA1, self.world.devices, decode_device):
+            self.repositories.drift.device_changed(delta)
+        for delta in await self._fill(DEVICE_MODELS_V1BETA1, self.world.models, decode_model):
+            self.repositories.drift.model_changed(delta)
         await self.clock.settle()
 
     async def look(self) -> None:

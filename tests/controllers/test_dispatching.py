@@ -16,10 +16,8 @@ from reconciler.controllers.dispatching import (
     SWEEP_SECONDS,
     UNAVAILABLE_ATTEMPTS,
     Dispatcher,
-    InFlight,
-    Runnable,
-    limits_of,
 )
+from reconciler.controllers.runnables import InFlight, Runnable, limits_of
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runs import (
     Cause,

@@ -45,6 +45,7 @@ def test_finished_run_is_remembered_counted_and_told():
             duration_us=250,
             changed=("switch/state=on",),
             logs=logs,
+            uid="u1",
         )
         assert (rig.runs.get(it.run.key.run_id), told) == (expected, [expected])
         assert rig.metric("runs_total", outcome="Succeeded", cause="ReadChange") == 1

@@ -271,3 +271,11 @@ def test_credentials_that_are_not_there_are_named() -> None:
             assert "there is no Secret team/deploy-key" in message
 
     run(test())
+
+
+def test_a_repository_hears_of_a_status_commit_once_however_many_statuses_are_in_it() -> None:
+    """Else who is told would grow with every status, and so would the time of each commit."""
+    statuses = Desk().repositories._statuses
+    tellers = {statuses.committed("rules") for _ in range(1000)}
+    assert len(tellers) == 1
+    assert statuses.committed("others") not in tellers

@@ -240,6 +240,39 @@ def test_many_files_are_several_commits():
     finish(check())
 
 
+def test_what_an_earlier_process_left_of_a_script_that_is_gone_is_removed():
+    async def check() -> None:
+        bench = Bench()
+        strange = {
+            "README.md": b"mine",
+            "default/zz/other.yaml": b"mine",
+            "default/x.yaml": b"mine",
+        }
+        bench.remote.commit({**tree(gone=ran(1), lamp=ran(2)), **strange}, BRANCH)
+        bench.commits.is_live = lambda key: key.name != "gone"
+        async with bench.running():
+            bench.put(ran(1), transition=True)
+            await bench.advance(BATCH_SECONDS)
+            assert bench.files == {**tree(thermostat=ran(1), lamp=ran(2)), **strange}
+
+    finish(check())
+
+
+def test_a_commit_names_the_commits_that_its_statuses_speak_of():
+    async def check() -> None:
+        bench = Bench()
+        async with bench.running():
+            for number in (2, 1, 2):
+                status = ran(1).model_copy(update={"revision": f"main@sha1:{number}"})
+                bench.put(status, ObjectKey("default", f"s{number}"), transition=True)
+            await bench.advance(BATCH_SECONDS)
+            assert bench.messages == [
+                "Status of s2, s1 [skip ci]\n\nSource-Commit: 1\nSource-Commit: 2"
+            ]
+
+    finish(check())
+
+
 def test_what_becomes_newer_while_it_is_pushed_goes_with_the_next_push():
     async def check() -> None:
         bench = Bench()
@@ -408,7 +441,7 @@ def test_changed_credentials_are_used_from_the_next_push_on():
         bench = Bench()
         opened: list[Remote] = []
         real = bench.git.status_ref
-        bench.git.status_ref = lambda remote, ref: opened.append(remote) or real(remote, ref)  # type: ignore[method-assign,func-returns-value]
+        bench.git.status_ref = lambda remote, *rest: opened.append(remote) or real(remote, *rest)  # type: ignore[method-assign,func-returns-value]
         async with bench.running():
             rotated = replace(TARGET, remote=Remote(URL, {"password": "new"}))
             for target in (TARGET, TARGET, rotated, rotated):

@@ -111,3 +111,17 @@ def test_runs_that_differ_in_clock_and_chance_only_are_one_case_and_lost_ones_no
         "writes heater.power (one)",
         "writes heater.power (other)",
     ]
+
+
+def test_an_answer_is_shown_as_json_where_that_says_all_and_without_what_its_server_adds():
+    reply = {"n": 0, "ok": True, "request": "GET https://a/", "status": 200}
+    headers = [["content-type", "application/json"], ["date", "now"], ["etag", "x"]]
+    bodies = {b'{"low":19}': {"json": {"low": 19}}, b'{"low": 19}': {"body": '{"low": 19}'}}
+    for body, shown in bodies.items():
+        replies = [{**reply, "headers": headers, "body": base64.b64encode(body).decode()}]
+        (case,) = sequence(
+            exporting.test_document([recorded(replies=orjson.dumps(replies))])["cases"]
+        )
+        (fetch,) = sequence(mapping(mapping(case)["given"])["fetch"])
+        kept = {"etag": "x"} if "json" in shown else {"content-type": headers[0][1], "etag": "x"}
+        assert fetch == {"url": "https://a/", "status": 200, **shown, "headers": kept}

@@ -39,6 +39,7 @@ def only(text, deployed=None):
     [
         pytest.param("scripts/a/1.0.0.test.yaml", Subject("a", "1.0.0"), id="beside its version"),
         pytest.param("scripts/a/0.1_b.test.yml", Subject("a", "0.1_b"), id="the other suffix"),
+        pytest.param("scripts/a/1.0.0.test.js", Subject("a", "1.0.0"), id="a program"),
         pytest.param("scripts/a/1.0.0.yaml", None, id="no test"),
         pytest.param("scripts/a/b/1.test.yaml", None, id="too deep"),
         pytest.param("manifests/a/1.test.yaml", None, id="not among scripts"),
@@ -204,3 +205,53 @@ def test_which_of_two_scripts_is_meant_must_be_said():
         "say which is meant with script: <name>"
     )
     assert only("{script: upstairs, cases: [{name: x}]}", two).script == ("default", "upstairs")
+
+
+def test_a_property_that_the_model_has_not_is_no_test_of_what_production_sees():
+    text = """\
+given: {devices: {thermometer: {humidity: 3}}}
+cases:
+  - name: misspelt
+    given: {devices: {thermometer: {temprature: 3}}}
+    then: {writes: {heater: {powr: true, power: true}}}
+  - name: not of a model that is known
+    given: {devices: {heater: {}}}
+"""
+    has = {ObjectKey("default", "t1"): ("temperature",), ObjectKey("default", "h1"): ("power",)}
+    file = fixtures.read(PATH, text.encode(), {KEY: SPEC}, has.__getitem__)
+    assert file.fixtures == ()
+    assert [(it.line, it.pointer, it.message) for it in file.problems] == [
+        (
+            4,
+            "/cases/0/given/devices/thermometer/temprature",
+            'the model of "thermometer" has no property "temprature"; did you mean "temperature"?',
+        ),
+        (
+            5,
+            "/cases/0/then/writes/heater/powr",
+            'the model of "heater" has no property "powr"; did you mean "power"?',
+        ),
+        (
+            1,
+            "/given/devices/thermometer/humidity",
+            'the model of "thermometer" has no property "humidity"; it has temperature',
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            "# later", "the test file is empty; begin with cases: and a list of them", id="empty"
+        ),
+        pytest.param("cases: []", "cases is empty; write at least one item", id="no case"),
+        pytest.param(
+            "cases: [{name: x, given: {fetch: [{url: u, body: b, json: 1}]}}]",
+            "fetch[0]: it has body and json; keep one of them",
+            id="two bodies",
+        ),
+    ],
+)
+def test_what_is_missing_or_too_much_is_said_with_what_to_do(text, message):
+    assert [problem.message for problem in read(text).problems] == [message]

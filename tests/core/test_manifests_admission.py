@@ -248,6 +248,12 @@ def test_a_finding_names_its_place_and_the_fix(
     assert dict(manifests.desired) == {}
 
 
+def test_a_schedule_is_judged_beside_what_else_is_wrong() -> None:
+    text = spec('executePolicy: {cron: "0 0 30 2 *"}\n  suspend: "yes"')
+    pointers = [pointer for _, _, pointer, _ in findings(text)]
+    assert pointers == ["/spec/executePolicy/cron", "/spec/suspend"]
+
+
 def test_all_findings_of_a_document_are_named() -> None:
     text = spec("suspend: 1").replace("Js", "JS").replace("{name: one}", "{name: one, x: 1}")
     assert [pointer for _, _, pointer, _ in findings(text)] == [

@@ -28,6 +28,7 @@ def test_the_path_of_a_script_is_read_back() -> None:
         pytest.param(f"scripts/a/{'1' * 129}.js", ("error", "InvalidName"), id="a long version"),
         pytest.param("scripts/a/1.js.gz", ("error", "InvalidName"), id="a type said twice"),
         pytest.param("scripts/a/README.md", None, id="a README"),
+        pytest.param("scripts/a/1.0.0.test.js", None, id="a test beside a script"),
         pytest.param("scripts/.git/1.js", None, id="a hidden folder"),
         pytest.param("manifests/a/1.js", None, id="elsewhere"),
         pytest.param("scripts", None, id="the folder itself"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core import recordings
+from reconciler.core import recordings, redacting
 from reconciler.core.recordings import Completion, completion_of
 from reconciler.core.runs import LogLine, Outcome, Write
 from tests.support.recordings import ACTIVATION, recording
@@ -62,7 +62,7 @@ def test_a_secret_is_found_wherever_it_stands(secret, before):
         ),
         key=KEY,
     )
-    stand_in = recordings.stand_in(secret, KEY)
+    stand_in = redacting.stand_in(secret, KEY)
     read = orjson.loads(hidden)
     assert read["activation"]["env"] == {"token": stand_in}
     # What stands before it may itself hold the secret, or form it together with what follows.
@@ -87,7 +87,7 @@ def test_one_secret_within_another_is_hidden_as_part_of_the_longer_one():
     read = document(
         secrets=frozenset(env), activation={"env": env}, message="hunter2-and-more, hunter2"
     )
-    long, short = (recordings.stand_in(env[name], KEY) for name in ("long", "short"))
+    long, short = (redacting.stand_in(env[name], KEY) for name in ("long", "short"))
     assert read["message"] == f"{long}, {short}"
     assert read["activation"]["env"] == {"short": short, "long": long}
 
@@ -98,14 +98,14 @@ def test_a_secret_too_short_to_be_told_apart_is_hidden_in_the_environment_only()
         activation={"env": {"pin": "12", "low": "12"}},
         message="12 degrees",
     )
-    assert read["activation"]["env"] == {"pin": recordings.stand_in("12", KEY), "low": "12"}
+    assert read["activation"]["env"] == {"pin": redacting.stand_in("12", KEY), "low": "12"}
     assert read["message"] == "12 degrees"
 
 
 def test_equal_secrets_have_equal_stand_ins_and_another_key_gives_others():
-    assert recordings.stand_in("a", KEY) == recordings.stand_in("a", KEY)
-    assert recordings.stand_in("a", KEY) != recordings.stand_in("a", b"o" * 32)
-    assert recordings.stand_in("a", KEY) != recordings.stand_in("b", KEY)
+    assert redacting.stand_in("a", KEY) == recordings.stand_in("a", KEY)
+    assert redacting.stand_in("a", KEY) != recordings.stand_in("a", b"o" * 32)
+    assert redacting.stand_in("a", KEY) != recordings.stand_in("b", KEY)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from reconciler.core.objects import DEVICES_V1ALPHA2, DEVICES_V1BETA1, ObjectKey
 from reconciler.core.twins import (
@@ -138,7 +139,9 @@ def test_v1alpha2_keeps_desired_and_reported_in_status():
 
 
 def test_v1beta1_keeps_desired_in_spec_and_reported_in_status():
-    assert decode_device(BETA) == DeviceRecord(
+    record = decode_device(BETA)
+    assert record.settings != 0
+    assert replace(record, settings=0) == DeviceRecord(
         key=ObjectKey("default", "dht11"),
         uid="u-2",
         resource_version="12",
@@ -383,3 +386,51 @@ def fleet_device(n: int) -> dict[str, object]:
             ]
         },
     }
+
+
+def _changed(*path, value):
+    obj = json.loads(json.dumps(BETA))
+    *above, last = path
+    node = obj
+    for part in above:
+        node = node[part]
+    node[last] = value
+    return obj
+
+
+@pytest.mark.parametrize(
+    ("obj", "same"),
+    [
+        pytest.param(
+            _changed("spec", "properties", 0, "desired", value={"value": "31"}),
+            True,
+            id="another desired value is not",
+        ),
+        pytest.param(
+            _changed("spec", "properties", 1, "desired", value={"value": "1"}),
+            True,
+            id="nor is the first one of a property",
+        ),
+        pytest.param(
+            _changed("metadata", "annotations", "scriptops.hit.edu.cn/cause", value="run-1"),
+            True,
+            id="nor what run it came from",
+        ),
+        pytest.param(_changed("status", "twins", value=[]), True, id="nor what is reported"),
+        pytest.param(
+            _changed("metadata", "resourceVersion", value="13"), True, id="nor another version"
+        ),
+        pytest.param(
+            _changed("spec", "properties", 1, "collectCycle", value=5),
+            False,
+            id="a setting of a property is",
+        ),
+        pytest.param(_changed("spec", "nodeName", value="edge"), False, id="another field is"),
+        pytest.param(_changed("metadata", "labels", "a", value="b"), False, id="a label is"),
+        pytest.param(
+            _changed("metadata", "annotations", "a", value="b"), False, id="an annotation is"
+        ),
+    ],
+)
+def test_what_changes_the_settings_of_a_device(obj, same):
+    assert (decode_device(obj).settings == decode_device(BETA).settings) is same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.api.scripttest import Then
+from reconciler.core import redacting
 from reconciler.core.recordings import Completion
 from reconciler.core.runs import LogLine, Outcome, Write
 from reconciler.core.verdicts import Mismatch, diff, judge, told
@@ -124,3 +125,11 @@ def test_two_completions_are_told_apart_by_a_unified_diff():
         '-state list = [1,{"a":1}]',
     )
     assert diff(told(CAME), told(CAME), "recorded", "again") == ()
+
+
+def test_a_stand_in_of_an_exported_test_passes_for_what_really_came():
+    instead = redacting.stand_in("canary", b"k")
+    then = Then(logs=[f"token {instead}"], fetches=[f"GET https://a/?key={instead}"])
+    came = Completion(outcome=Outcome.SUCCEEDED, logs=(LogLine("info", "token canary"),))
+    assert judge(then, came, ["GET https://a/?key=canary"]) == ()
+    assert judge(then, came, ["GET https://b/?key=canary"]) != ()

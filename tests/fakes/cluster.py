@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.core.drift import FieldOwner
 from reconciler.core.objects import JsonObject, ObjectKey, Resource
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
@@ -150,6 +151,12 @@ class FakeCluster:
     async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
         self._enter("get", resource, str(key))
         return await self.real.get(resource, key)
+
+    async def get_owned(
+        self, resource: Resource, key: ObjectKey
+    ) -> tuple[JsonObject, tuple[FieldOwner, ...]]:
+        self._enter("get_owned", resource, str(key))
+        return await self.real.get_owned(resource, key)
 
     async def create(
         self, resource: Resource, obj: JsonObject, *, field_manager: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -16,7 +16,18 @@ from pathlib import PurePosixPath
 from reconciler.core import gitpaths
 from reconciler.core.gitpaths import Entry
 from reconciler.errors import PushRefused, ScriptOpsError, SourceInvalid
-from reconciler.ports.git import Commit, CommitId, FileChange, Refusal, Remote, TreeDiff, TreeId
+from reconciler.ports.git import (
+    DEFAULT_STATUS_OPTIONS,
+    Commit,
+    CommitId,
+    FileChange,
+    Refusal,
+    Remote,
+    Reverted,
+    StatusOptions,
+    TreeDiff,
+    TreeId,
+)
 
 FILE = 0o100644
 
@@ -75,6 +86,9 @@ class FakeRemote:
             event.set()
         return commit_id
 
+    def history(self, branch: str) -> int:
+        return len(self.commits.get(branch, ()))
+
     def files(self, branch: str) -> dict[str, bytes]:
         return {path: file.data for path, file in sorted(self._tree(branch).items())}
 
@@ -113,12 +127,14 @@ class FakeGit:
     def source(self, remote: Remote) -> FakeSource:
         return FakeSource(self._remote(remote))
 
-    def status_ref(self, remote: Remote, ref: str) -> FakeStatusRef:
+    def status_ref(
+        self, remote: Remote, ref: str, options: StatusOptions = DEFAULT_STATUS_OPTIONS
+    ) -> FakeStatusRef:
         branch = ref.removeprefix("refs/heads/")
         problem = gitpaths.ref_problem(branch)
         if problem:
             raise SourceInvalid(f"the status ref {ref!r} {problem}")
-        return FakeStatusRef(self._remote(remote), branch)
+        return FakeStatusRef(self._remote(remote), branch, options)
 
     def _remote(self, remote: Remote) -> FakeRemote:
         if remote.url not in self.remotes:
@@ -178,6 +194,37 @@ class FakeSource:
     async def has_folder(self, tree: TreeId, folder: PurePosixPath) -> bool:
         return any(folder in PurePosixPath(path).parents for path in self._remote.trees[tree])
 
+    async def keep(self, commits: Collection[CommitId], *, owner: str) -> None:
+        """Here nothing is ever forgotten."""
+
+    async def find(self, commit: CommitId, *, timeout: timedelta) -> Commit:
+        for history in self._remote.commits.values():
+            for held in history:
+                if held.id == commit:
+                    return held
+        raise SourceInvalid(f"there is no commit {commit}", reason="RevisionNotFound")
+
+    async def reverted(
+        self, tip: TreeId, *, bad: TreeId, good: TreeId, places: Collection[PurePosixPath]
+    ) -> Reverted:
+        ours, theirs, wanted = (dict(self._remote.trees[tree]) for tree in (tip, bad, good))
+        count = 0
+        for path in theirs.keys() | wanted.keys():
+            old, new = theirs.get(path), wanted.get(path)
+            here = PurePosixPath(path)
+            if set(places).isdisjoint((here, *here.parents)):
+                continue
+            if old == new or ours.get(path) != old:
+                continue
+            count += 1
+            ours.pop(path, None)
+            if new is not None:
+                ours[path] = new
+        text = repr(sorted(ours.items()))
+        tree = TreeId(hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - looks like git's
+        self._remote.trees[tree] = ours
+        return Reverted(tree, count)
+
     async def changes(self, branch: str) -> AsyncIterator[None]:
         if not self._remote.is_local:
             await asyncio.Event().wait()
@@ -192,10 +239,16 @@ class FakeSource:
 class FakeStatusRef:
     """Keeps the promises of `StatusRef`."""
 
-    def __init__(self, remote: FakeRemote, branch: str) -> None:
+    def __init__(self, remote: FakeRemote, branch: str, options: StatusOptions) -> None:
         self._remote = remote
         self._branch = branch
+        self._options = options
         self.is_closed = False
+
+    async def paths(self, *, timeout: timedelta) -> frozenset[PurePosixPath]:
+        if self._remote.fault is not None:
+            raise self._remote.fault
+        return frozenset(map(PurePosixPath, self._remote.files(self._branch)))
 
     async def push(
         self, files: Mapping[PurePosixPath, bytes | None], *, message: str, timeout: timedelta
@@ -214,6 +267,9 @@ class FakeStatusRef:
             raise PushRefused(
                 f"the repository refuses a push to {self._branch}: {self._remote.hook}"
             )
+        commits = self._remote.commits
+        if len(commits.get(self._branch, ())) >= self._options.history:
+            commits[f"{self._branch}.1"] = commits.pop(self._branch)
         return self._remote.set_tree(self._branch, tree, message)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reconciler.core.objects import JsonObject, ObjectKey, key_of, mapping, text
+from reconciler.core.rollouts import Action
 from reconciler.core.runs import Cause, RunId
 from reconciler.errors import ObjectNotFound
 
@@ -27,6 +28,7 @@ class FakeOperations:
     artifacts: dict[str, bytes] = field(default_factory=dict)
     inside: JsonObject = field(default_factory=dict)
     triggered: list[tuple[ObjectKey, Cause, bytes]] = field(default_factory=list)
+    rolled_out: list[tuple[ObjectKey, Action, int | None]] = field(default_factory=list)
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]:
         return _within(self.script_documents, namespace)
@@ -74,6 +76,13 @@ class FakeOperations:
             raise ObjectNotFound(f"there is no Script {script}")
         self.triggered.append((script, cause, event))
         return RunId(f"run-{len(self.triggered)}")
+
+    async def roll_out(
+        self, script: ObjectKey, action: Action, *, revision: int | None = None
+    ) -> None:
+        if script in self.refusals:
+            raise self.refusals[script]
+        self.rolled_out.append((script, action, revision))
 
     def debug(self) -> JsonObject:
         return self.inside

@@ -50,6 +50,10 @@ class FakeRegistry:
         self._blobs[digest] = content
         return digest
 
+    def discard(self, digest: str) -> None:
+        self._stored.discard(digest)
+        self._sweep()
+
     def read(self, digest: str) -> bytes | None:
         content = self._blobs.get(digest)
         return content if content is not None and _digest(content) == digest else None

@@ -294,10 +294,31 @@ def test_without_deno_one_sentence_names_the_extra(scriptops, repository, monkey
 
 
 def test_a_repository_without_sources_is_told_where_they_go(scriptops, tmp_path):
-    shutil.copytree(template.folder(), tmp_path / "rules")
+    untyped = shutil.ignore_patterns("device.d.ts")
+    shutil.copytree(template.folder(), tmp_path / "rules", ignore=untyped)
     code, out, err = scriptops("build", str(tmp_path / "rules"))
     assert (code, out, err.endswith("has no sources; write a rule to src/<name>/main.ts\n")) == (
         2,
         "",
         True,
     )
+
+
+def test_the_types_of_scripts_written_as_they_run_are_kept_current(scriptops, tmp_path):
+    root = tmp_path / "rules"
+    shutil.copytree(template.folder(), root)
+    assert scriptops("build", "--check", str(root)).code == 0
+    write(root, "scripts/thermostat/device.d.ts", "")
+    (root / "scripts/scriptops.d.ts").unlink()
+    code, out, _ = scriptops("build", "--check", str(root))
+    assert (code, out.splitlines()) == (
+        1,
+        [
+            "scripts/scriptops.d.ts  is not current: scriptops build",
+            "scripts/thermostat/device.d.ts  is not current: scriptops build",
+        ],
+    )
+    assert scriptops("build", str(root)).code == 0
+    shipped = template.folder() / "scripts"
+    for path in ("thermostat/device.d.ts", "scriptops.d.ts"):
+        assert (root / "scripts" / path).read_text() == (shipped / path).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -68,6 +69,52 @@ def replayed(command_line: CommandLine, door: Door, *arguments: str) -> Ended:
     return command_line("replay", "run-1", "--controller", at(door), *arguments)
 
 
+ASKING = b"""\
+async function main() {
+  const answer = await fetch("https://a.example/?api_key=canary-key");
+  const { access_token: token } = await answer.json();
+  console.log(token, btoa(`me:${token}`));
+}
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--script", "FILE")], ids=["again", "another script"])
+def test_what_services_answered_is_given_again_though_its_secrets_were_not_kept(
+    command_line: CommandLine, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    token, based = "canary-token", base64.b64encode(b"me:canary-token").decode()
+    reply = {
+        "n": 0,
+        "ms": 3,
+        "request": "GET https://a.example/?api_key=canary-key",
+        "ok": True,
+        "status": 200,
+        "statusText": "OK",
+        "url": "https://a.example/?api_key=canary-key",
+        "redirected": False,
+        "headers": [],
+        "body": base64.b64encode(json.dumps({"access_token": token}).encode()).decode(),
+    }
+    digest = "sha256:" + hashlib.sha256(ASKING).hexdigest()
+    made = recording(
+        digest=digest,
+        replies=orjson.dumps([reply]),
+        logs=(LogLine("info", f"{token} {based}"),),
+        writes=(),
+    )
+    document = orjson.loads(recordings.encoded(made, key=KEY))
+    assert "canary" not in json.dumps(document)
+    document["networkAllow"] = ["https://a.example"]
+    other = tmp_path / "other.js"
+    other.write_bytes(ASKING + b"// changed\n")
+    given = [str(other) if it == "FILE" else it for it in arguments]
+    operations = FakeOperations(recording_documents=[document], artifacts={digest: ASKING})
+    with listening(operations) as door:
+        ended = replayed(command_line, door, *given)
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err == "the same: Succeeded, 1 line logged, 0 writes\n"
+
+
 def test_the_same_script_answers_the_same_secrets_being_stand_ins(
     command_line: CommandLine, door: Door
 ) -> None:
@@ -75,7 +122,7 @@ def test_the_same_script_answers_the_same_secrets_being_stand_ins(
     assert (ended.code, ended.out) == (0, "")
     assert ended.err == (
         "note: token came from Secrets and is replayed as a stand-in; --env gives the value\n"
-        "the same: Succeeded, 1 lines logged, 1 writes\n"
+        "the same: Succeeded, 1 line logged, 1 write\n"
     )
 
 
@@ -194,7 +241,7 @@ def test_recordings_are_listed(command_line: CommandLine, door: Door) -> None:
 def test_an_exported_recording_can_be_replayed_without_a_controller(
     command_line: CommandLine, door: Door, repository: Path, tmp_path: Path
 ) -> None:
-    file = str(tmp_path / "run.json")
+    file = str(tmp_path / "recordings" / "run.json")
     command_line("recordings", "export", "--run", "run-1", "-o", file, "--controller", at(door))
     nobody = ("--controller", "http://127.0.0.1:1", "--repository", str(repository))
     assert command_line("replay", file, *nobody).code == 0

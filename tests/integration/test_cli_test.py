@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -74,6 +76,27 @@ def rules(tmp_path: Path) -> Path:
 @pytest.fixture
 def command_line(capsys: pytest.CaptureFixture[str]) -> CommandLine:
     return CommandLine(capsys)
+
+
+IN_JAVASCRIPT = """\
+given({
+  now: new Date("2026-01-31T06:30:00Z"),
+  fetch: [{ url: "https://api.example/levels?for=lamp", json: { level: 7 } }],
+});
+
+for (const who of ["door", "window"]) {
+  test(`is asked by the ${who}`, {
+    when: { event: { who } },
+    then: { writes: { lamp: { brightness: 7 } } },
+  }, async (run) => {
+    await null;
+    assert.match(run.logs[0].text, new RegExp(`^${who} at 2026-01-31`));
+    assert.equal(run.state, { count: 1 });
+    assert.equal(run.fetches, ["GET https://api.example/levels?for=lamp"]);
+    assert(run.outcome === "Succeeded");
+  });
+}
+"""
 
 
 def write_tests(rules: Path, text: str) -> None:
@@ -212,6 +235,119 @@ def test_junit_has_a_suite_per_file_and_an_error_for_what_cannot_be_read(
     assert failure.text == (
         "the state is not as expected\n--- expected\n+++ came\n@@ -1 +1 @@\n-count = 2\n+count = 1"
     )
+
+
+def write_program(rules: Path, text: str) -> None:
+    (rules / "scripts/lamp/1.0.0.test.yaml").unlink(missing_ok=True)
+    (rules / "scripts/lamp/1.0.0.test.js").write_text(text, encoding="utf-8")
+
+
+def test_cases_can_be_made_and_looked_at_by_a_program(
+    command_line: CommandLine, rules: Path
+) -> None:
+    (rules / "scripts/lamp/1.0.0.test.js").write_text(IN_JAVASCRIPT, encoding="utf-8")
+    ended = command_line("test", str(rules))
+    assert (ended.code, ended.out) == (
+        0,
+        (
+            "ok    scripts/lamp/1.0.0.test.js  2 passed\n"
+            "ok    scripts/lamp/1.0.0.test.yaml  1 passed\n"
+        ),
+    )
+    assert command_line("validate", str(rules)).code == 0
+
+
+def test_the_examples_of_the_page_about_tests_pass(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    page = (TEMPLATE.parent / "docs" / "testing-rules.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(it) for it in re.findall(r"\n\n((?:(?:    .*)?\n)+?)(?=\S)", page)]
+    (written,) = [it for it in blocks if it.startswith("given:")]
+    (program,) = [it for it in blocks if it.startswith("given({")]
+    shutil.copytree(TEMPLATE, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "scripts/thermostat/1.0.0.test.yaml").write_text(written, encoding="utf-8")
+    (tmp_path / "scripts/thermostat/1.0.0.test.js").write_text(program, encoding="utf-8")
+    ended = command_line("test", str(tmp_path / "scripts/thermostat"))
+    assert (ended.code, ended.out.splitlines()) == (
+        0,
+        [
+            "ok    scripts/thermostat/1.0.0.test.js  3 passed",
+            "ok    scripts/thermostat/1.0.0.test.yaml  1 passed",
+        ],
+    )
+
+
+def test_a_check_that_fails_shows_its_line_and_what_came(
+    command_line: CommandLine, rules: Path
+) -> None:
+    write_program(rules, IN_JAVASCRIPT.replace("{ count: 1 }", "{ count: 2 }"))
+    ended = command_line("test", str(rules), "-k", "door")
+    assert (ended.code, ended.out) == (
+        1,
+        (
+            "FAIL  scripts/lamp/1.0.0.test.js  0 passed, 1 failed\n"
+            "\n"
+            "    scripts/lamp/1.0.0.test.js:7  is asked by the door\n"
+            "      not as expected (scripts/lamp/1.0.0.test.js:13)\n"
+            '        -{"count":2}\n'
+            '        +{"count":1}\n'
+            "\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        pytest.param(
+            "\ntest('x', { thn: {} });",
+            ':2 /cases/0/thn  UnknownField  unknown field "thn"; did you mean "then"?',
+            id="a misspelt part",
+        ),
+        pytest.param(
+            "test('x');\ntest('x');",
+            ':2 /cases/1/name  DuplicateName  the case "x" stands twice, first in line 1',
+            id="a name twice",
+        ),
+        pytest.param(
+            "\n\ntest(5);",
+            ":3  InvalidTest  a test begins with its name: "
+            'test("is on when ...", { given, when, then }), not 5',
+            id="no name",
+        ),
+        pytest.param(
+            "\ntest('x', (run) => {});",
+            ':2  InvalidTest  test("x"): what it is given stands before the check: '
+            "test(name, { given, when, then }, (run) => ...)",
+            id="a check without a world",
+        ),
+        pytest.param(
+            "const a = 1;\nconst b = {;",
+            ":2  InvalidTest  SyntaxError: Unexpected token ';'",
+            id="a syntax error",
+        ),
+        pytest.param(
+            "\ntset('x');", ":2  InvalidTest  ReferenceError: tset is not defined", id="an error"
+        ),
+        pytest.param(
+            'import x from "./x.js";',
+            ":1  InvalidTest  a test file imports and exports nothing; "
+            "what it calls is there: test, assert",
+            id="an import",
+        ),
+        pytest.param(
+            "// later",
+            ":1  InvalidTest  it has no case; call test(name, { given, when, then })",
+            id="no case",
+        ),
+    ],
+)
+def test_a_mistake_in_a_program_is_told_with_its_line(
+    command_line: CommandLine, rules: Path, program: str, told: str
+) -> None:
+    write_program(rules, program)
+    ended = command_line("test", str(rules))
+    assert (ended.code, ended.out) == (1, f"FAIL  scripts/lamp/1.0.0.test.js{told}\n")
 
 
 def test_github_gets_an_annotation_at_the_line_of_the_case(

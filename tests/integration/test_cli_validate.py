@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from reconciler.adapters import template
+from reconciler.api.report import ValidationReport
 from tests.executor.packing import zipped
 from tests.integration.command_line import CommandLine
 
@@ -59,10 +61,10 @@ def test_all_findings_are_named_at_once_with_file_line_place_and_fix(scriptops, 
     assert [line.split("  ")[:2] for line in out.splitlines()] == [
         ["manifests/rules/a.yaml:1 /metadata/name", "DuplicateObject"],
         ["manifests/rules/b.yaml:2", "InvalidYaml"],
-        ["manifests/rules/thermostat.yaml:2 /metadata/name", "DuplicateObject"],
+        ["manifests/rules/thermostat.yaml:3 /metadata/name", "DuplicateObject"],
     ]
     assert out.splitlines()[0].endswith(
-        "Script default/thermostat is also in manifests/rules/thermostat.yaml:2; keep one, until "
+        "Script default/thermostat is also in manifests/rules/thermostat.yaml:3; keep one, until "
         "then none is applied"
     )
     assert err == "3 problems in 9 files; 9 objects can be deployed\n"
@@ -90,19 +92,33 @@ def test_a_device_that_is_not_in_the_repository_is_a_note_and_no_finding(scripto
     assert err == "no problems, 1 note in 9 files; 11 objects can be deployed\n"
 
 
-def test_json_holds_the_same_findings(scriptops, tmp_path):
+def test_json_holds_the_same_findings_with_stable_reasons(scriptops, tmp_path):
     write(tmp_path, "manifests/x.yaml", MANIFEST.format(name="x", version="v1"))
     code, out, err = scriptops("validate", str(tmp_path), "-o", "json")
     document = json.loads(out)
-    assert (code, err, document["files"], document["objects"]) == (1, "", 1, 1)
-    assert [{**p, "message": bool(p["message"])} for p in document["problems"]] == [
+    assert (code, err) == (1, "")
+    ValidationReport.model_validate_json(out)
+    assert (document["apiVersion"], document["kind"]) == (
+        "report.hit.edu.cn/v1",
+        "ValidationReport",
+    )
+    assert document["summary"] == {
+        "files": 1,
+        "objects": 1,
+        "errors": 1,
+        "warnings": 0,
+        "notes": 0,
+    }
+    assert [{**it, "message": bool(it["message"])} for it in document["findings"]] == [
         {
             "path": "manifests/x.yaml",
             "line": 9,
+            "column": 0,
             "pointer": "/spec/manifest/version",
-            "reason": "ArtifactNotFound",
+            "reason": "artifact-not-found",
             "message": True,
             "severity": "error",
+            "object": {"kind": "Script", "namespace": "default", "name": "x"},
         }
     ]
 
@@ -190,3 +206,187 @@ def test_packages_are_unpacked_and_told_what_is_wrong_with_them(scriptops, repos
             "incorrect header check); pack it anew with `gzip -9 -n`\n"
         ),
     )
+
+
+def test_a_script_that_does_not_parse_is_told_with_line_and_column(scriptops, repository):
+    write(repository, "scripts/thermostat/1.0.0.js", "function main() {\n  if (;\n}\n")
+    code, out, _ = scriptops("validate", str(repository))
+    assert (code, out.splitlines()[0]) == (
+        1,
+        "scripts/thermostat/1.0.0.js:2:7  ScriptInvalid  SyntaxError: Unexpected token ';'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        pytest.param(
+            "import { x } from './lib.js';\nexport function main() { x(); }\n",
+            "leads to another file, and this artifact is a single one",
+            id="a file that is not in the artifact",
+        ),
+        pytest.param(
+            "import _ from 'lodash';\nexport function main() { _(); }\n",
+            "is not a file of this package",
+            id="a package of npm",
+        ),
+        pytest.param("const x = 1;\n", "main", id="a script without main"),
+    ],
+)
+def test_what_an_executor_would_not_load_is_an_error(scriptops, repository, source, told):
+    write(repository, "scripts/thermostat/1.0.0.js", source)
+    code, out, _ = scriptops("validate", str(repository))
+    assert (code, told in out, "ScriptInvalid" in out) == (1, True, True)
+
+
+def test_nothing_of_a_script_is_run(scriptops, repository):
+    write(repository, "scripts/extra/1.js", "throw new Error('boom');\nfunction main() {}\n")
+    assert scriptops("validate", str(repository)).code == 0
+
+
+RULE = """\
+const HEATER = "heater";
+async function main() {
+  const { getDeviceStatus } = Device;
+  getDeviceStatus("thermometer", "temprature");
+  Device.setDeviceStatus(HEATER, "power", "hot");
+  Device.setDeviceStatus("lamp", "power", true);
+  await Device.commitDevice(HEATER);
+  await fetch("https://example.org/x");
+  return Deno.env["lwo"];
+}
+"""
+
+
+def test_what_a_script_uses_is_held_against_manifest_and_models(scriptops, repository):
+    write(repository, "scripts/thermostat/1.0.0.js", RULE)
+    code, out, err = scriptops("validate", str(repository))
+    assert (code, err) == (
+        0,
+        "no problems, 5 warnings, 1 note in 7 files; 10 objects can be deployed\n",
+    )
+    file, who = "scripts/thermostat/1.0.0.js", "Script default/thermostat"
+    assert out.splitlines() == [
+        (
+            f"{file}:4:3  PropertyUnknown  warning: living-room-thermometer ({who}) has no property "
+            '"temprature"; did you mean "temperature"?'
+        ),
+        f"{file}:5:3  WriteRefused  warning: {who}: property power is BOOLEAN, not 'hot'",
+        (
+            f'{file}:6:3  DeviceNotGranted  warning: "lamp" is not in the writeSelector of {who}; '
+            "it has heater"
+        ),
+        (
+            f'{file}:6:3  NeverCommitted  warning: {who}: what is staged for "lamp" is dropped; write '
+            '`await Device.commitDevice("lamp")`'
+        ),
+        (
+            f'{file}:8:9  FetchNotAllowed  warning: {who} may not fetch "https://example.org/x"; name '
+            "its place in spec.network.allow, and the operator has to allow it too"
+        ),
+        (
+            f'{file}:9:10  EnvNotSet  note: {who} sets no "lwo" in env, so it is undefined; '
+            'did you mean "low"?'
+        ),
+    ]
+    assert scriptops("validate", str(repository), "--strict").code == 1
+    assert scriptops("validate", str(repository), "--no-engine", "--strict").code == 0
+
+
+def test_rules_are_told_with_what_they_read_and_write(scriptops, repository):
+    rules = json.loads(scriptops("validate", str(repository), "-o", "json").out)["rules"]
+    assert rules[1] == {
+        "namespace": "default",
+        "name": "thermostat",
+        "artifact": "thermostat/1.0.0",
+        "reads": [
+            {"device": "living-room-heater", "property": "power", "alias": "heater"},
+            {
+                "device": "living-room-thermometer",
+                "property": "temperature",
+                "alias": "thermometer",
+            },
+        ],
+        "writes": [{"device": "living-room-heater", "property": "power", "alias": "heater"}],
+        "env": ["high", "low"],
+        "fetches": [],
+        "exact": True,
+    }
+
+
+def test_devices_are_held_against_their_models_and_the_simulator(scriptops, repository):
+    file = repository / "manifests/devices/living-room.yaml"
+    text = file.read_text()
+    text = text.replace("- name: temperature", "- name: temprature")
+    text = text.replace(
+        "{simulate: follow, start: false}", "{simulate: follow, start: 3, dealy: 1}"
+    )
+    file.write_text(text + "      desired: {value: 'hot'}\n")
+    code, out, _ = scriptops("validate", str(repository))
+    assert code == 0
+    assert [line.split("  ", 1)[1] for line in out.splitlines()] == [
+        (
+            "PropertyNotInModel  warning: DeviceModel thermometer has no property "
+            '"temprature"; did you mean "temperature"?'
+        ),
+        (
+            "InvalidSimulation  warning: it reports what its DeviceModel does not allow: "
+            "property power is BOOLEAN, not '3'"
+        ),
+        'InvalidSimulation  warning: follow takes no "dealy"; did you mean "delay"?',
+        "ValueNotInModel  warning: property power is BOOLEAN, not 'hot'; it will be refused",
+    ]
+    assert [line.split(" ")[0].rpartition(":")[2] for line in out.splitlines()] == [
+        *("12", "31", "31", "32"),
+    ]
+
+
+def test_a_version_of_the_base_branch_keeps_its_bytes(scriptops, repository):
+    git = committed(repository)
+    assert scriptops("validate", str(repository), "--base", "main").code == 0
+    write(repository, "scripts/thermostat/1.0.0.js", "function main() {}")
+    code, out, _ = scriptops("validate", str(repository), "--base", "main")
+    assert (code, out) == (
+        1,
+        (
+            "scripts/thermostat/1.0.0.js  VersionImmutable  this version has other bytes in main, and a "
+            "version is immutable: rename the file to scripts/thermostat/1.0.1.js and set "
+            'spec.manifest.version: "1.0.1"\n'
+        ),
+    )
+    git("checkout", "-q", "-b", "work")
+    git("commit", "-qam", "Change it in place")
+    assert scriptops("validate", str(repository), "--base", "main").code == 1
+    assert scriptops("validate", str(repository), "--base", "work").code == 0
+    code, _, err = scriptops("validate", str(repository), "--base", "nowhere")
+    assert (code, "nowhere" in err, "is no commit" in err) == (2, True, True)
+
+
+def test_attributes_of_git_hide_nothing_of_the_base(scriptops, repository):
+    write(repository, ".gitattributes", "scripts/** export-ignore\n*.js text eol=crlf\n")
+    committed(repository)
+    (repository / "scripts/thermostat/1.0.0.js").write_bytes(b"function main() {}\n")
+    assert scriptops("validate", str(repository), "--base", "main").code == 1
+
+
+def test_reports_are_written_beside_what_is_printed(scriptops, repository, tmp_path):
+    write(repository, "manifests/rules/a.yaml", MANIFEST.format(name="a", version="1"))
+    wanted = {form: tmp_path / form for form in ("json", "junit", "sarif", "github", "markdown")}
+    options = [part for form, file in wanted.items() for part in ("--report", f"{form}={file}")]
+    code, out, _ = scriptops("validate", str(repository), *options)
+    assert (code, out.count("\n")) == (1, 1)
+    for form, file in wanted.items():
+        assert file.read_text() == scriptops("validate", str(repository), "-o", form).out
+    code, _, err = scriptops("validate", str(repository), "--report", "pdf=x")
+    assert (code, "is not FORMAT=FILE" in err) == (2, True)
+
+
+def committed(repository: Path):
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=repository, check=True)
+
+    git("init", "-q", "-b", "main")
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    return git

@@ -70,7 +70,7 @@ def test_get_scripts_wide_shows_the_last_run_and_the_counters(
 ) -> None:
     running, team, _ = deployed
     head, good = kubectl(running, team, "get", "scripts", "good", "-o", "wide").splitlines()
-    assert head.split()[-5:] == ["OUTCOME", "MESSAGE", "RUNS", "FAILURES", "DIGEST"]
+    assert head.split()[-6:] == ["OUTCOME", "ROLLOUT", "MESSAGE", "RUNS", "FAILURES", "DIGEST"]
     assert good.split()[-4:-1] == ["Succeeded", "1", "0"]
 
 

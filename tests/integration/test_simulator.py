@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from reconciler.adapters.embedded import EmbeddedCluster
-from reconciler.adapters.simulator import Bridge, Simulator, behaviour
+from reconciler.adapters.simulator import Bridge, Simulator
 from reconciler.core.objects import DEVICES_V1BETA1, JsonObject, ObjectKey, Resource
+from reconciler.core.simulation import behaviour
 from reconciler.errors import ObjectNotFound
 from tests.fakes.clock import FakeClock
 

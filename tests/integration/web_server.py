@@ -17,6 +17,8 @@ from prometheus_client import CollectorRegistry
 from reconciler import web
 from reconciler.controllers.metrics import Metrics
 from reconciler.web import server
+from tests.fakes.commands import FakeCommands
+from tests.fakes.hooks import FakeHooks
 from tests.fakes.operations import FakeOperations
 from tests.fakes.registry import FakeRegistry
 
@@ -56,6 +58,8 @@ class Door:
     operations: FakeOperations
     registry: FakeRegistry
     metrics: Metrics
+    hooks: FakeHooks
+    commands: FakeCommands
     host: str = "127.0.0.1"
 
     def connect(self) -> http.client.HTTPConnection:
@@ -113,12 +117,16 @@ def listening(
     metrics = Metrics(collectors)
     operations = operations or FakeOperations()
     registry = FakeRegistry()
+    hooks = FakeHooks()
+    commands = FakeCommands()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def start() -> tuple[int, Callable[[], Awaitable[None]]]:
-        app = web.app(operations, registry, metrics=collectors, **options)
+        app = web.app(
+            operations, registry, push_hooks=hooks, commands=commands, metrics=collectors, **options
+        )
         return await web.serve(app, host, 0, head_seconds=head_seconds)
 
     async def end(stop: Callable[[], Awaitable[None]]) -> None:
@@ -127,7 +135,7 @@ def listening(
     try:
         port, stop = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
         try:
-            yield Door(port, operations, registry, metrics, ask_at or host)
+            yield Door(port, operations, registry, metrics, hooks, commands, ask_at or host)
         finally:
             asyncio.run_coroutine_threadsafe(end(stop), loop).result(PATIENCE)
     finally:

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {
-    "executor/engines/js/linker": {"link.js", "trace.js", "LICENSES.txt"},
+    "executor/engines/js/linker": {"link.js", "trace.js", "watch.js", "LICENSES.txt"},
     "reconciler/adapters/bundling": {"bundle.js", "LICENSES.txt"},
+    "reconciler/adapters/analysis": {"uses.js", "LICENSES.txt"},
 }
 
 

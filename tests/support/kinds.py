@@ -87,3 +87,16 @@ DEVICE_CRD = _crd(
     },
     has_status=False,
 )
+
+_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+# What KubeEdge serves, as far as tests that do not have its own definitions need it.
+DEVICE_CRDS = [
+    _crd(
+        "devices.kubeedge.io",
+        "v1beta1",
+        kind,
+        {"spec": _OPEN, "status": _OPEN},
+        has_status=False,
+    )
+    for kind in ("Device", "DeviceModel")
+]

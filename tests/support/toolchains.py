@@ -125,7 +125,7 @@ def build_assemblyscript(folder: Path) -> bytes:
 def _installed(sources: Path) -> Path:
     """node_modules as the lock file of `sources` has them."""
     lock = (sources / "package-lock.json").read_bytes()
-    home = CACHE / f"assemblyscript-{hashlib.sha256(lock).hexdigest()[:16]}"
+    home = CACHE / f"{sources.name}-{hashlib.sha256(lock).hexdigest()[:16]}"
     if not (home / "node_modules").is_dir():
         making = home.with_name(f"{home.name}.{os.getpid()}")
         making.mkdir(parents=True, exist_ok=True)
@@ -137,3 +137,9 @@ def _installed(sources: Path) -> Path:
         shutil.rmtree(home, ignore_errors=True)
         making.rename(home)
     return home / "node_modules"
+
+
+def sarif_schema() -> Path:
+    """The JSON Schema of SARIF 2.1.0, as Microsoft's matchers for it have it."""
+    modules = _installed(Path(__file__).parent / "sarif")
+    return modules / "@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json"

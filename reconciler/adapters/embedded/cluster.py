@@ -18,6 +18,7 @@ from reconciler.adapters.embedded import documents, ownership
 from reconciler.adapters.embedded.history import Change, History
 from reconciler.adapters.embedded.journal import Journal, Row, snapshot
 from reconciler.adapters.embedded.ledger import Ledger
+from reconciler.core.drift import FieldOwner
 from reconciler.core.objects import (
     Json,
     JsonObject,
@@ -28,6 +29,7 @@ from reconciler.core.objects import (
     mapping,
 )
 from reconciler.errors import (
+    Conflict,
     Expired,
     Forbidden,
     ObjectExists,
@@ -193,6 +195,15 @@ class EmbeddedCluster:
     async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
         return mapping(orjson.loads(self._held(resource, key).document))
 
+    async def get_owned(
+        self, resource: Resource, key: ObjectKey
+    ) -> tuple[JsonObject, tuple[FieldOwner, ...]]:
+        held = self._held(resource, key)
+        return mapping(orjson.loads(held.document)), tuple(
+            FieldOwner(name.rpartition("/")[0], fields)
+            for name, fields in sorted(_owners(held.owners).items())
+        )
+
     async def create(
         self, resource: Resource, obj: JsonObject, *, field_manager: str
     ) -> JsonObject:
@@ -209,6 +220,8 @@ class EmbeddedCluster:
         documents.check_identity(resource, obj)
         key = key_of(obj)
         held = self._objects(resource).get(key)
+        if held is None and mapping(obj.get("metadata")).get("uid"):
+            raise Conflict(f"{resource.kind} {key} is gone; there is none of that UID")
         given = {n: v for n, v in obj.items() if n != "status" or not resource.has_status}
         if held is None:
             document = documents.new(resource, given, uid=str(uuid.uuid4()), now=self._now())

@@ -106,6 +106,11 @@ def failure(
     return SourceUnavailable(f"cannot {doing}: {said}")
 
 
+def is_unknown_object(error: Exception) -> bool:
+    """Whether a server refused to hand out a commit by its id, or has none of that id."""
+    return any(word in str(error) for word in ("not our ref", "unadvertised object", "remote ref"))
+
+
 def is_our_disk_full(answer: Answer) -> bool:
     """Whether git could not write here; a server that could not says so after `remote:`."""
     lines = (line for line in answer.stderr.lower().splitlines() if not line.startswith("remote:"))

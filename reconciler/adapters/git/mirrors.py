@@ -14,7 +14,7 @@ from reconciler.adapters.git.upstream import Upstream
 from reconciler.core import gitpaths
 from reconciler.errors import SourceInvalid
 from reconciler.ports.clock import Clock
-from reconciler.ports.git import Remote
+from reconciler.ports.git import DEFAULT_STATUS_OPTIONS, Remote, StatusOptions
 
 AUTHOR = ("scriptops", "scriptops@localhost")
 
@@ -48,7 +48,12 @@ class GitMirrors:
         return GitSource(upstream, release=lambda: self._release(key))
 
     def status_ref(
-        self, remote: Remote, ref: str, *, author: tuple[str, str] = AUTHOR
+        self,
+        remote: Remote,
+        ref: str,
+        options: StatusOptions = DEFAULT_STATUS_OPTIONS,
+        *,
+        author: tuple[str, str] = AUTHOR,
     ) -> GitStatusRef:
         """`ref` is a branch, with or without `refs/heads/`; `author` a name and an address.
 
@@ -65,6 +70,7 @@ class GitMirrors:
             lock=self._locks.setdefault((key, branch), asyncio.Lock()),
             clock=self._clock,
             author=author,
+            options=options,
             release=lambda: self._release(key),
         )
 

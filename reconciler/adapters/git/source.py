@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import PurePosixPath
+from typing import Final
 
 import pygit2
 from pygit2.enums import ObjectType
 
-from reconciler.adapters.git import objects, watch
+from reconciler.adapters.git import answers, objects, watch
 from reconciler.adapters.git.mirror import tracked
+from reconciler.adapters.git.reverts import Reverting
 from reconciler.adapters.git.trees import MAX_TREE_BYTES, Comparison
 from reconciler.adapters.git.upstream import Upstream
 from reconciler.core import gitpaths
 from reconciler.errors import SourceInvalid, SourceUnavailable
-from reconciler.ports.git import Commit, TreeDiff, TreeId
+from reconciler.ports.git import Commit, CommitId, Reverted, TreeDiff, TreeId
+
+_COMMIT: Final = re.compile("[0-9a-f]{40}")
 
 
 class GitSource:
@@ -36,6 +41,8 @@ class GitSource:
             tip = await self._upstream.require(ref)
             if self._mirror.is_damaged or await self._mirror.tip(tracked(ref)) != tip:
                 await self._upstream.bring(ref, lock)
+            else:
+                # Now, when nothing waits for it: it takes seconds after many status commits.
                 await self._upstream.tidy(lock)
             return await self._mirror.call(
                 lambda repository: objects.commit(repository, tracked(ref))
@@ -73,6 +80,54 @@ class GitSource:
             lambda repository: objects.folder(repository, tree, folder) is not None
         )
 
+    async def keep(self, commits: Collection[CommitId], *, owner: str) -> None:
+        folder = _kept(owner)
+        wanted = {f"{folder}{commit}": commit for commit in commits}
+
+        def renew(repository: pygit2.Repository) -> None:
+            there = {name for name in repository.references if name.startswith(folder)}
+            for name in there - wanted.keys():
+                repository.references.delete(name)
+            for name in wanted.keys() - there:
+                if pygit2.Oid(hex=wanted[name]) in repository.odb:
+                    objects.set_target(repository, name, wanted[name])
+
+        await self._mirror.call(renew)
+
+    async def find(self, commit: CommitId, *, timeout: timedelta) -> Commit:
+        if not _COMMIT.fullmatch(commit):
+            raise SourceInvalid(
+                f"{commit[:100]!r} is no commit id of 40 hexadecimal digits",
+                reason="RevisionNotFound",
+            )
+        found = await self._mirror.call(lambda repository: _held(repository, commit))
+        if found is not None:
+            return found
+        ref = f"{_kept('found')}{commit}"
+        async with self._upstream.deadline(timeout), self._mirror.exclusive() as lock:
+            try:
+                await self._upstream.transport.fetch(
+                    [f"+{commit}:{ref}"], git_dir=self._mirror.path, fd=lock
+                )
+            except (SourceInvalid, SourceUnavailable) as error:
+                if not answers.is_unknown_object(error):
+                    raise
+                raise SourceInvalid(
+                    f"the commit {commit} was not kept, and {self._upstream.address} does not hand "
+                    "it out; choose another of status.history",
+                    reason="RevisionNotFound",
+                ) from error
+        return await self._mirror.call(lambda repository: objects.commit(repository, ref))
+
+    async def reverted(
+        self, tip: TreeId, *, bad: TreeId, good: TreeId, places: Collection[PurePosixPath]
+    ) -> Reverted:
+        def revert(repository: pygit2.Repository) -> Reverted:
+            reverting = Reverting(repository, places)
+            return Reverted(TreeId(reverting.tree(tip, bad, good)), reverting.count)
+
+        return await self._mirror.call(revert)
+
     def changes(self, branch: str) -> AsyncIterator[None]:
         return watch.changes(self._upstream.address.path, branch)
 
@@ -80,3 +135,15 @@ class GitSource:
         if not self._is_closed:
             self._is_closed = True
             self._release()
+
+
+def _kept(owner: str) -> str:
+    """Where the mirror keeps revisions for one owner."""
+    return f"refs/kept/{owner}/"
+
+
+def _held(repository: pygit2.Repository, commit: str) -> Commit | None:
+    """A commit that is kept for somebody: of any other the trees may be gone."""
+    names = (n for n in repository.references if n.startswith("refs/kept/"))
+    kept = next((name for name in names if name.endswith(f"/{commit}")), None)
+    return None if kept is None else objects.commit(repository, kept)

@@ -11,10 +11,12 @@ from urllib.parse import quote
 
 from reconciler.adapters.kube.events import MERGE_PATCH, Recorder
 from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused
+from reconciler.adapters.kube.ownership import owners_of
 from reconciler.adapters.kube.preconditions import as_json_patch, uid_of
 from reconciler.adapters.kube.reading import Lines, page_of
 from reconciler.adapters.kube.transport import Transport
 from reconciler.core import objects
+from reconciler.core.drift import FieldOwner
 from reconciler.core.objects import Json, JsonObject, ObjectKey, Resource, mapping, sequence, text
 from reconciler.errors import Conflict, ObjectNotFound
 from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
@@ -105,6 +107,12 @@ class KubeCluster:
 
     async def get(self, resource: Resource, key: ObjectKey) -> JsonObject:
         return await self._transport.call("GET", _path(resource, key.namespace, key.name))
+
+    async def get_owned(
+        self, resource: Resource, key: ObjectKey
+    ) -> tuple[JsonObject, tuple[FieldOwner, ...]]:
+        live = await self.get(resource, key)
+        return live, owners_of(live)
 
     async def create(
         self, resource: Resource, obj: JsonObject, *, field_manager: str

@@ -1,0 +1,126 @@
+"""What is dispatched: a Script in one of its versions, and a run of it that is under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from reconciler.api.meta import duration, size
+from reconciler.api.script import ScriptSpec
+from reconciler.core.objects import ObjectKey
+from reconciler.core.rollouts import Share
+from reconciler.core.runs import (
+    DEFAULT_LIMITS,
+    ExecutorId,
+    Isolation,
+    Run,
+    RunLimits,
+    ScriptRef,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runnable:
+    """A Script as it is dispatched: what the executor is told, and the grants its writes need.
+
+    `secrets` are names of its environment whose values came from Secrets.
+    """
+
+    ref: ScriptRef
+    uid: str
+    spec: ScriptSpec
+    revision: str
+    secrets: frozenset[str] = frozenset()
+    # Of a Script with rollouts: which version this is, the generation whose spec it was, and the
+    # one that is tried beside it.
+    version: str = ""
+    generation: int = 0
+    candidate: Candidate | None = None
+
+    def of(self, run: Run) -> Runnable:
+        """The version that this run gets."""
+        tried = self.candidate
+        is_shared = tried is not None and tried.share is not None and tried.share.takes(run)
+        return tried.runnable if tried is not None and is_shared else self
+
+    @property
+    def canaries(self) -> frozenset[str]:
+        """Devices whose runs are the candidate's."""
+        tried = self.candidate
+        return (tried.share.devices if tried and tried.share else None) or frozenset()
+
+    @property
+    def script_types(self) -> frozenset[str]:
+        if self.candidate is None:
+            return frozenset((self.ref.script_type,))
+        return frozenset(it.ref.script_type for it in self._dispatched)
+
+    @property
+    def is_fetching(self) -> bool:
+        if self.candidate is None:
+            return bool(self.ref.network_allow)
+        return any(it.ref.network_allow for it in self._dispatched)
+
+    @property
+    def _dispatched(self) -> tuple[Runnable, ...]:
+        tried = self.candidate
+        return (self,) if tried is None or tried.share is None else (self, tried.runnable)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The version that a rollout tries: for the runs of its share; without one, as a shadow of all
+    runs that is never heard.
+    """
+
+    runnable: Runnable
+    share: Share | None
+
+
+@dataclass(slots=True, kw_only=True)
+class InFlight:
+    run: Run
+    runnable: Runnable
+    executor: ExecutorId
+    deadline: float
+    tries: int = 1
+    # What the Script remembered when the run was dispatched.
+    state: bytes = b""
+    # As it was sent, for the recording.
+    activation: bytes = b""
+    # What a shadow of it would be sent.
+    shadow_activation: bytes = b""
+
+
+def limits_of(spec: ScriptSpec) -> RunLimits:
+    limits, default = spec.limits, DEFAULT_LIMITS
+    return RunLimits(
+        wall_time_ms=_milliseconds(limits.wall_time) or default.wall_time_ms,
+        output_bytes=limits.output_bytes or default.output_bytes,
+        writes=limits.writes or default.writes,
+        heap_bytes=size(limits.heap) if limits.heap else default.heap_bytes,
+        fetches=limits.fetches or default.fetches,
+        state_bytes=size(limits.state) if limits.state else default.state_bytes,
+        # Who gives a script more time means time to compute.
+        cpu_time_ms=_milliseconds(limits.cpu_time)
+        or _milliseconds(limits.wall_time)
+        or default.cpu_time_ms,
+        wait_ms=_milliseconds(limits.wait) or default.wait_ms,
+    )
+
+
+def script_ref(key: ObjectKey, spec: ScriptSpec, *, digest: str, ext: str) -> ScriptRef:
+    manifest = spec.manifest
+    return ScriptRef(
+        key=key,
+        digest=digest,
+        script_type=manifest.script_type.value,
+        file=f"{manifest.name}/{manifest.version}.{ext}",
+        limits=limits_of(spec),
+        isolation=Isolation(spec.isolation.value),
+        network_allow=tuple(spec.network.allow),
+    )
+
+
+def _milliseconds(text: str | None) -> int:
+    return int(duration(text) / timedelta(milliseconds=1)) if text else 0
