@@ -42,7 +42,7 @@ BATCH_FILES = 500
 TRAILERS = 10
 # Files written between two turns of the event loop: hundreds take a tenth of a second, in which no
 # device change would be seen.
-FILES_AT_ONCE = 16
+FILES_AT_ONCE = 2
 # libyaml's writes the same, ten times as fast.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 FIRST_RETRY = 1.0
