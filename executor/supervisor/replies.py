@@ -65,13 +65,16 @@ class Replies:
         submit: Callable[[Work, bytes], None],
         deliver: Callable[[Sequence[RunResult]], None],
         perform: Perform,
+        most_bytes: int = HELD_BYTES,
     ) -> None:
+        """`most_bytes` are the replies of all runs that wait, together."""
         self._submit = submit
         self._deliver = deliver
         self._perform = perform
         self._runs: dict[RunKey, _Waiting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_bytes = 0
+        self._most_bytes = most_bytes
 
     def submit(self, work: Work, source: bytes) -> None:
         """Take on `work`. Scripts that may not fetch cost nothing here."""
@@ -139,7 +142,7 @@ class Replies:
 
     def _afforded(self, run: _Waiting, reply: Reply) -> Reply:
         size = len(orjson.dumps(reply))
-        if run.replies_bytes + size > REPLIES_BYTES or self._held_bytes + size > HELD_BYTES:
+        if run.replies_bytes + size > REPLIES_BYTES or self._held_bytes + size > self._most_bytes:
             message = "the replies of the run are too large in all"
             if run.replies_bytes + size <= REPLIES_BYTES:
                 message = "this executor holds too many replies now"

@@ -303,7 +303,7 @@ def test_abandoned_runs_are_broken_off_and_not_answered() -> None:
 class Alone:
     """`Replies` between what was submitted and what was delivered."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, *, most_bytes: int = module.HELD_BYTES, **limits: int) -> None:
         self.submitted: list[Work] = []
         self.delivered: list[RunResult] = []
         self.reply: dict[str, object] = {"ok": True}
@@ -312,6 +312,7 @@ class Alone:
             submit=lambda work, _: self.submitted.append(work),
             deliver=self.delivered.extend,
             perform=self.perform,
+            most_bytes=most_bytes,
         )
 
     async def perform(
@@ -425,13 +426,9 @@ def test_replies_of_one_run_are_bounded_in_all() -> None:
     asyncio.run(check())
 
 
-def test_replies_of_all_runs_are_bounded_and_freed_with_the_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 150)
-
+def test_replies_of_all_runs_are_bounded_and_freed_with_the_run() -> None:
     async def check() -> None:
-        it = Alone()
+        it = Alone(most_bytes=150)
         it.reply = {"ok": True, "body": "x" * 100}
         ref = script(b"", network_allow=("https://a",))
         it.replies.submit(Work(ref, runs(b'{"now":1}', b'{"now":2}')), b"")
