@@ -7,6 +7,7 @@ sizes, encodings and hosts are judged here, from the head of the request alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
@@ -32,6 +33,9 @@ HOOK_BYTES = 1024 * 1024
 # Of all of them that are held at a time. Without room they are told to come again; what is small
 # always has room.
 ALL_HOOKS_BYTES = 32 * 1024 * 1024
+# Of a refused body, after the answer.
+LINGER_BYTES = 2 * HOOK_BYTES
+LINGER_SECONDS = 1.0
 _HOOK = re.compile(r"/api/v1alpha1/repositories/[^/]+/[^/]+/push/?")
 
 # On every answer that does not say otherwise.
@@ -83,7 +87,7 @@ class Gate:
                 self._judge_head(scope, limit)
                 is_whole = await self._read(receive, body, limit)
             except Refusal as refusal:
-                await _answer(refusal, send_guarded)
+                await _answer(refusal, receive, send_guarded)
                 return
             if is_whole:  # else nobody is left to answer to
                 await self._hand_over(scope, bytes(body), receive, send_guarded)
@@ -155,8 +159,12 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(413, "BodyTooLarge", f"a body may have at most {limit} bytes")
 
 
-async def _answer(refusal: Refusal, send: Send) -> None:
-    """Refuse and close: the rest of a body that nobody reads must not come in either."""
+async def _answer(refusal: Refusal, receive: Receive, send: Send) -> None:
+    """Refuse and close: the rest of a body that nobody reads must not come in either.
+
+    A client that is about to send a little more is let finish, unread: a socket that is closed on
+    arriving bytes is reset, and its client would never see the answer.
+    """
     body = refusal.body()
     headers = {
         "content-type": CONTENT_TYPE,
@@ -166,7 +174,20 @@ async def _answer(refusal: Refusal, send: Send) -> None:
     }
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await _linger(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(receive: Receive) -> None:
+    passed_over = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while passed_over <= LINGER_BYTES:
+                message = await receive()
+                passed_over += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def header(scope: Scope, name: bytes) -> str:
