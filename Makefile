@@ -19,7 +19,10 @@ PROTO := scriptops/controller/v1/controller.proto
 protoc = $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
-.PHONY: help demo test verify generate web bundles bench clean
+# How long each target is fed.
+FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test fuzz patchgap verify generate web bundles bench clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +33,12 @@ demo: .venv/.run ## Show it all at work; ARGS=--once for one round
 test: .venv/.dev ## Run all tests; ARGS goes to pytest
 	tests/support/setup.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: .venv/.dev ## Feed what reads strangers' bytes; FUZZ_SECONDS=600 for each
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+patchgap: .venv/.dev ## Warn of engines whose newer release is a month old (asks pypi.org)
+	$(BIN)/python -m tests.support.patchgap
 
 verify: .venv/.dev ## Check format, lint, types, import law and generated files
 	$(BIN)/ruff format --check

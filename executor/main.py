@@ -15,20 +15,20 @@ import os
 import signal
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import grpc
 import orjson
 import uvloop
 
-from executor import doctor
-from executor.egress.client import Client as Egress
 from executor.egress.places import Place
 from executor.engines import ENGINES
 from executor.model import Outcome
 from executor.session.artifacts import ArtifactRefused, Artifacts, ArtifactUnavailable
 from executor.session.client import Client, Identity
+from executor.session.health import Health
+from executor.session.tls import Files
 from executor.supervisor.pool import MEMORY_BYTES, Supervisor
 from executor.supervisor.process import Unconfined
 from executor.supervisor.replies import Replies
@@ -37,7 +37,8 @@ from executor.worker import sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from executor.model import RunResult, Work
+    from executor.egress.client import Client as Egress
+    from executor.model import RunKey, RunResult, ScriptRef, Work
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +64,28 @@ class Executor:
         wasm_fuel: int = 0,
         sandboxed: bool = True,
         network_allow: Iterable[Place] = (),
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Files | None = None,
+        health: str = "",
+        spare: bool = True,
     ) -> None:
         self._address = address
         self._name = name
-        self._credentials = credentials
-        self._egress = Egress(network_allow)
+        self._tls = tls
+        self._health_address = health
+        self._health = Health()
+        self._network_allow = tuple(network_allow)
+        # Half of what an executor loads, so it has to wait where no script may fetch.
+        self._egress = _egress(self._network_allow) if self._network_allow else None
         self._supervisor = Supervisor(
             lambda results: self._replies.accept(results),  # noqa: PLW0108 - made below
             workers=workers,
             memory_bytes=memory_bytes,
             wasm_fuel=wasm_fuel,
             sandboxed=sandboxed,
+            spare=spare,
         )
         self._replies = Replies(
-            submit=self._supervisor.submit, deliver=self._deliver, perform=self._egress.perform
+            submit=self._supervisor.submit, deliver=self._deliver, perform=self._perform
         )
         self._fetches: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -88,6 +96,7 @@ class Executor:
 
         Raises:
             Unconfined: scripts may not be run here without the layers that are missing.
+            OSError: a file of `tls` cannot be read, or `health` cannot be listened on.
         """
         greeting = await self._supervisor.start()
         report = _mapping(greeting.get("sandbox"))
@@ -107,16 +116,21 @@ class Executor:
             identity=identity,
             handle=self._handle,
             lost=self._lost,
-            credentials=self._credentials,
+            opened=lambda: self._health.session(is_open=True),
+            tls=self._tls,
         )
         self._artifacts = Artifacts(client.fetch)
         if self._draining:
             client.drain()
         try:
+            if self._health_address:
+                await self._health.start(self._health_address)
             await client.run()
         finally:
+            await self._health.close()
             await self._replies.close()
-            await self._egress.close()
+            if self._egress is not None:
+                await self._egress.close()
             await self._supervisor.close()
             await client.close()
 
@@ -146,16 +160,30 @@ class Executor:
         else:
             self._replies.submit(work, source)
 
+    async def _perform(
+        self, script: ScriptRef, key: RunKey, op: Mapping[str, object], *, seconds: float
+    ) -> dict[str, object]:
+        if self._egress is None:
+            self._egress = _egress(self._network_allow)
+        return await self._egress.perform(script, key, op, seconds=seconds)
+
     def _deliver(self, results: Sequence[RunResult]) -> None:
         if self._client is not None:
             self._client.deliver(results)
 
     def _lost(self) -> None:
         """What the lost session asked for will be asked for again, under another epoch."""
+        self._health.session(is_open=False)
         for task in self._fetches:
             task.cancel()
         self._replies.abandon()
         self._supervisor.abandon()
+
+
+def _egress(allowed: Iterable[Place]) -> Egress:
+    from executor.egress.client import Client  # noqa: PLC0415 - dear, and seldom needed
+
+    return Client(allowed)
 
 
 def _mapping(value: object) -> Mapping[str, object]:
@@ -178,6 +206,9 @@ async def serve(executor: Executor) -> int:
     except TimeoutError:
         log.warning("not drained in time")
         return 1
+    except OSError as error:
+        log.error("%s", error)  # noqa: TRY400 - no bug to be traced
+        return 1
     except Unconfined as refusal:
         for missing in refusal.missing:
             log.error("no script is run here: %s", missing)  # noqa: TRY400 - no bug to be traced
@@ -194,8 +225,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -230,6 +261,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="MiB each; those that wait share what the others leave",
     )
     parser.add_argument(
+        "--no-spare",
+        action="store_true",
+        help="start no worker ahead of need: for an executor that is soon done",
+    )
+    parser.add_argument(
         "--wasm-fuel",
         type=_positive,
         default=0,
@@ -251,13 +287,21 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="where scripts may fetch from if their manifest names it too, as "
         "https://host[:port][/path-prefix]; may be repeated; without it no script can fetch",
     )
-    parser.add_argument("--tls-ca", type=Path, help="PEM file of the controller's CA")
+    parser.add_argument(
+        "--tls-ca", "--ca", type=Path, help="PEM file of who signs the controller's certificate"
+    )
     parser.add_argument("--tls-cert", type=Path, help="PEM file of our certificate chain")
     parser.add_argument("--tls-key", type=Path, help="PEM file of our private key")
     parser.add_argument(
         "--insecure-connect",
         action="store_true",
         help="speak without TLS to a controller that is not on this machine",
+    )
+    parser.add_argument(
+        "--health",
+        default="",
+        metavar="HOST:PORT",
+        help="answer gRPC probes there: whether the process lives, and whether it has a session",
     )
     parser.add_argument(
         "--parent", type=_positive, help="process id of who starts it: ends when that one does"
@@ -299,19 +343,11 @@ def _place(text: str) -> Place:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _credentials(options: argparse.Namespace) -> grpc.ChannelCredentials | None:
-    if options.tls_ca is None:
-        return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=options.tls_ca.read_bytes(),
-        private_key=options.tls_key.read_bytes() if options.tls_key else None,
-        certificate_chain=options.tls_cert.read_bytes() if options.tls_cert else None,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["doctor"]:
+        from executor import doctor  # noqa: PLC0415 - only who asks for it pays for its tables
+
         return doctor.main(argv[1:])
     options = arguments(argv)
     handler = logging.StreamHandler()
@@ -322,6 +358,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.parent is not None:
         sandbox.leave_no_orphan(options.parent)
 
+    tls = Files(options.tls_ca, options.tls_cert, options.tls_key) if options.tls_ca else None
+
     async def run() -> int:
         executor = Executor(
             options.address,
@@ -331,7 +369,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             wasm_fuel=options.wasm_fuel,
             sandboxed=not options.insecure_no_sandbox,
             network_allow=options.network_allow,
-            credentials=_credentials(options),
+            tls=tls,
+            health=options.health,
+            spare=not options.no_spare,
         )
         return await serve(executor)
 

@@ -71,7 +71,7 @@ class Limits:
 
     wall_time_ms: int = 1_000
     output_bytes: int = 16_384
-    writes: int = 256
+    writes: int = 100
     heap_bytes: int = 64 * 1024 * 1024
     fetches: int = 16
     state_bytes: int = 16_384

@@ -126,6 +126,12 @@ class SourceInvalid(Stalled):
     reason = "SourceInvalid"
 
 
+class SourceUnverified(Stalled):
+    """A commit is not signed as `spec.verify` asks; what was applied before it stays."""
+
+    reason = "SourceUnverified"
+
+
 class PushRejected(Transient):
     """The ref moved under us: fetch, replay, push again."""
 

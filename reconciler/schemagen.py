@@ -74,9 +74,10 @@ SCRIPT: Final = Kind(
         Column("Script", ".spec.manifest.name"),
         Column("Version", ".spec.manifest.version"),
         Column("Revision", ".status.revision"),
+        # Ready says nothing of runs; a rule that fails each time has to show without -o wide.
+        Column("Outcome", ".status.lastRun.outcome"),
         Column("Last Run", ".status.lastRun.finishedAt", "date"),
         _AGE,
-        Column("Outcome", ".status.lastRun.outcome", priority=1),
         Column("Rollout", ".status.rollout.phase", priority=1),
         Column("Message", ".status.message", priority=1),
         Column("Runs", ".status.runs", "integer", priority=1),
@@ -267,7 +268,9 @@ def _rows(schema: Mapping[str, object], prefix: str) -> Iterator[tuple[str, bool
         node = dict(_mapping(child))
         yield prefix + name, isinstance(required, list) and name in required, node
         inner = _sole(node)
-        if inner.get("type") == "array":
+        if (values := _map_values(inner)) is not None:
+            yield from _rows(values, f"{prefix}{name}.*.")
+        elif inner.get("type") == "array":
             yield from _rows(_mapping(inner.get("items", {})), f"{prefix}{name}[].")
         else:
             yield from _rows(inner, f"{prefix}{name}.")
@@ -279,9 +282,15 @@ def _sole(node: Mapping[str, object]) -> Mapping[str, object]:
     return _mapping(alternatives[0]) if isinstance(alternatives, list) else node
 
 
+def _map_values(node: Mapping[str, object]) -> Mapping[str, object] | None:
+    """What the values of a map are; None for what is no map."""
+    patterns = list(_mapping(node.get("patternProperties", {})).values())
+    return _sole(_mapping(patterns[0])) if patterns else None
+
+
 def _type(node: Mapping[str, object]) -> str:
-    if "patternProperties" in node:
-        return "map of string"
+    if (values := _map_values(node)) is not None:
+        return f"map of {_type(values)}"
     if node.get("type") == "array":
         return f"list of {_type(_mapping(node['items']))}"
     return str(node["type"])

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from reconciler.api.meta import DNS_LABEL, Namespace
 from reconciler.api.script import Place
+from reconciler.core.pacing import REQUESTS
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?")
@@ -104,16 +105,49 @@ MOST_RECORDINGS = 10_000
 DEFAULT_WEB = Address("0.0.0.0", 8000)  # noqa: S104 - what is not public is served to loopback only
 
 
+# Tokens of a cluster are made for somebody; those for others are refused.
+DEFAULT_AUDIENCE = "scriptops"
+
+
+class ListenTls(BaseModel):
+    """PEM files of the address for executors: our chain, its key, and who signs executors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cert: Path
+    key: Path
+    client_ca: Path
+
+
+class WebTls(BaseModel):
+    """PEM files of the web address: its chain and its key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cert: Path
+    key: Path
+
+
 class Settings(BaseModel):
     """Everything a controller is told. `data` need not exist yet; its parents neither.
 
     `registers` are the hosts (`host` or `host:port`) from which artifacts may be fetched; none by
-    default. `network` are places that scripts of a local executor may fetch from, where their
+    default. `register_config` has credentials for those that are OCI registries, as docker login
+    writes them; with `register_keys` only what one of them signed there is taken. `network` are
+    places that scripts of a local executor may fetch from, where their
     manifests name them too. `cluster_name` names the branch of status commits,
-    `scriptops-status/<cluster_name>`. `dev` lets the bytes of a version change. `insecure_listen`
-    serves debug, anonymous triggers and unauthenticated executors to more than loopback.
-    `secrets` is a folder of Secrets for the embedded cluster, as Kubernetes mounts them.
-    `recordings` are runs of each Script that can be replayed; 0 records none.
+    `scriptops-status/<cluster_name>`. `dev` lets the bytes of a version change. `audience`
+    is whom tokens of a Kubernetes cluster must be made for. `public_registry` serves artifacts
+    to who has no token. `tls` is for executors, `web_tls` for everybody else. `insecure_listen`
+    serves reads, debug and triggers to who has no token, and takes executors of other machines
+    without TLS.
+    `secrets` is a folder of Secrets for the embedded cluster, as Kubernetes mounts them, and
+    `age_identity` a file with the keys for ciphertext of repositories that name none of their own.
+    `grants` is a file that says what repositories may write besides their own namespace; without
+    one they may in the embedded cluster write what their ScriptRepository says.
+    `mqtt_config` is a file that says how to be let in by the broker at `mqtt`.
+    `recordings` are runs of each Script that can be replayed; 0 records none. `kube_api_qps` and
+    `kube_api_burst` bound what is asked of the API server, watches apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,16 +155,27 @@ class Settings(BaseModel):
     data: Path
     grpc: AddressField = DEFAULT_GRPC
     mqtt: AddressField | None = DEFAULT_MQTT
+    mqtt_config: Path | None = None
     web: AddressField = DEFAULT_WEB
     cluster: ClusterKind = ClusterKind.EMBEDDED
     cluster_name: Namespace = "default"
     kubeconfig: Path | None = None
     context: str | None = None
+    kube_api_qps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = REQUESTS.per_second
+    kube_api_burst: Annotated[int, Field(ge=1)] = REQUESTS.burst
     namespace: Namespace = "default"
     dev: bool = False
+    audience: str = DEFAULT_AUDIENCE
+    public_registry: bool = False
+    tls: ListenTls | None = None
+    web_tls: WebTls | None = None
     insecure_listen: bool = False
     secrets: Path | None = None
+    age_identity: Path | None = None
+    grants: Path | None = None
     registers: frozenset[str] = frozenset()
+    register_config: Path | None = None
+    register_keys: tuple[Path, ...] = ()
     network: tuple[Place, ...] = ()
     recordings: Annotated[int, Field(ge=0, le=MOST_RECORDINGS)] = DEFAULT_RECORDINGS
     log_format: LogFormat = LogFormat.TEXT

@@ -120,8 +120,8 @@ class Client:
         told: dict[str, object],
     ) -> dict[str, object]:
         request = Request.read(op)
-        # Without its query, which may hold what nobody should read in a log.
-        told |= {"method": request.method, "url": str(request.url.with_query(None))}
+        # Without its query and path: services take their secrets in either.
+        told |= {"method": request.method, "url": str(request.url.origin())}
         if self._under_way[script.namespace] >= AT_ONCE:
             raise Refused("Failed", f"{AT_ONCE} requests of the namespace are under way already")
         self._under_way[script.namespace] += 1

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from executor.model import RunResult, ScriptType, Work
+    from executor.session.tls import Files
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ class Identity:
 class Client:
     """Keeps a session with the controller at `address`.
 
-    `handle` gets the work of the session that is open; `lost` is called when a session ends and
-    with it the right to answer. Used by one event loop only.
+    `handle` gets the work of the session that is open; `opened` is called when one begins, `lost`
+    when it ends and with it the right to answer. Each session begins with what stands in the files
+    of `tls` then. Used by one event loop only.
     """
 
     def __init__(
@@ -78,19 +80,19 @@ class Client:
         identity: Identity,
         handle: Callable[[Work], None],
         lost: Callable[[], None],
-        credentials: grpc.ChannelCredentials | None = None,
+        opened: Callable[[], None] = lambda: None,
+        tls: Files | None = None,
     ) -> None:
         self._address = address
         self._handle = handle
         self._lost = lost
+        self._opened = opened
+        self._tls = tls
+        self._content = None if tls is None else tls.read()
         self._connect = codec.connect_to_wire(
             name=identity.name, script_types=identity.script_types, engines=identity.engines
         )
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        )
+        self._channel = self._new_channel()
         self._stub = controller_pb2_grpc.ControllerServiceStub(self._channel)
         self._stream: Stream | None = None
         self._draining = asyncio.Event()
@@ -122,15 +124,22 @@ class Client:
 
     async def _session(self) -> tuple[bool, float]:
         """One session: whether it came to be, and the delay that its end asks for, in seconds."""
+        await self._renew()
         call = self._stub.Run()
-        self._stream = stream = Stream(call, connect=self._connect, handle=self._handle)
+        self._stream = stream = Stream(
+            call, connect=self._connect, handle=self._handle, opened=self._opened
+        )
         delay = 0.0
         try:
             ended = await stream.run()
             delay = ended.reconnect_after_ms / 1_000
             log.info("session ended", extra={"reason": ended.reason})
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            log.warning("session lost", extra={"reason": _told(error), "address": self._address})
+            reason = _told(error)
+            if "Socket closed" in reason and not stream.is_connected:
+                # All that gRPC tells of a certificate that the other side missed or did not want.
+                reason += "; does the controller want a certificate that its --client-ca signed?"
+            log.warning("session lost", extra={"reason": reason, "address": self._address})
         except PeerProtocolError as error:
             log.warning("session refused", extra={"reason": str(error)})
         finally:
@@ -138,6 +147,28 @@ class Client:
             self._lost()
             call.cancel()
         return stream.is_connected, delay
+
+    async def _renew(self) -> None:
+        """Another channel where the files have changed."""
+        if self._tls is None:
+            return
+        try:
+            found = self._tls.read()
+        except OSError as error:
+            log.warning("certificate not renewed", extra={"reason": str(error)})
+            return
+        if found != self._content:
+            self._content = found
+            await self._channel.close()
+            self._channel = self._new_channel()
+            self._stub = controller_pb2_grpc.ControllerServiceStub(self._channel)
+            log.info("certificate renewed")
+
+    def _new_channel(self) -> grpc.aio.Channel:
+        if self._content is None:
+            return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        credentials = self._content.credentials()
+        return grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS)
 
     async def fetch(self, digest: str) -> AsyncIterator[bytes]:
         """The chunks of an artifact.

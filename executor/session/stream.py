@@ -48,10 +48,12 @@ class Stream:
         *,
         connect: wire.ClientMessage,
         handle: Callable[[Work], None],
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
         self._call = call
         self._connect = connect
         self._handle = handle
+        self._opened = opened
         self._results: list[RunResult] = []
         self._owed = 0
         self._unreturned = 0
@@ -83,6 +85,7 @@ class Stream:
         if first is None or first.WhichOneof("message") != "connected":
             raise PeerProtocolError("the controller did not begin with Connected")
         self.is_connected = True
+        self._opened()
         log.info("connected", extra={"executor": first.connected.executor_id})
         await self._call.write(codec.credit_to_wire(CAPACITY))
         writer = asyncio.create_task(self._write_on())

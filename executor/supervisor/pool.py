@@ -4,7 +4,7 @@ Slots are few: so many workers run at a time. A namespace keeps its slot while n
 it; one that has none takes a free slot, else an idle one that was used longest ago, else it waits
 for the end of a turn. A namespace that loses its slot keeps its worker all the same, with all that
 is open in it, as long as there is memory: it goes on where it stopped. One worker is always started
-ahead, so that a namespace that comes anew waits for no spawn.
+ahead, unless none is to be kept, so that a namespace that comes anew waits for no spawn.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ class Supervisor:
         memory_bytes: int = MEMORY_BYTES,
         wasm_fuel: int = 0,
         sandboxed: bool = True,
+        spare: bool = True,
     ) -> None:
         self._deliver = deliver
+        self._keeps_spare = spare
         self._sandboxed = sandboxed
         self._limit = workers
         self._memory_bytes = memory_bytes
@@ -239,7 +241,7 @@ class Supervisor:
                 self._refuse(lane, "no worker process could be started")
                 await asyncio.sleep(SPAWN_RETRY_SECONDS)
                 continue
-            if self._spare is None:
+            if self._keeps_spare and self._spare is None:
                 self._spare = self._spawn()
             if process.is_alive:
                 return process
@@ -270,7 +272,8 @@ class Supervisor:
                 slot.wake()
 
     def _has_spare(self) -> bool:
-        return self._spare is not None and self._spare.done()
+        """Whether work that may cost its worker can begin."""
+        return not self._keeps_spare or (self._spare is not None and self._spare.done())
 
     def _refuse(self, lane: _Lane, message: str) -> None:
         while job := lane.queue.take(lambda _: 1):

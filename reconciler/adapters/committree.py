@@ -54,7 +54,7 @@ def read(root: Path, commit_id: str) -> WorkTree:
         "--long",
         commit_id,
         "--",
-        *worktree.FOLDERS,
+        *worktree.READ,
         worktree.CONFIG,
     )
     folders: dict[PurePosixPath, list[gitpaths.Entry]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler.errors import Stalled
@@ -15,22 +16,25 @@ log = logging.getLogger(__name__)
 LOCK_SECONDS = 1.0
 
 
-def open_database(path: Path, *, version: int, schema: str) -> sqlite3.Connection:
+def open_database(
+    path: Path, *, version: int, schema: str, changes: Sequence[str] = ()
+) -> sqlite3.Connection:
     """The database at `path`, made with `schema` when new; a commit that returned is on disk.
 
-    The connection holds the file alone until it is closed. It may be used from any thread, by one
-    at a time. A file that SQLite calls damaged is set aside as `<name>.damaged` and begun anew.
-    Raises `Stalled` when a newer version of this program wrote it, or when it cannot be opened.
+    `changes` lead from each version to the next, from the first on. The connection holds the file
+    alone until it is closed. It may be used from any thread, by one at a time. A file that SQLite
+    calls damaged is set aside as `<name>.damaged` and begun anew. Raises `Stalled` when a newer
+    version of this program wrote it, or when it cannot be opened.
     """
     try:
         try:
-            return _open(path, version, schema)
+            return _open(path, version, schema, changes)
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:
             log.exception("database damaged, set aside and begun anew", extra={"path": str(path)})
             _set_aside(path)
-            return _open(path, version, schema)
+            return _open(path, version, schema, changes)
     except (sqlite3.Error, OSError) as error:
         raise Stalled(
             f"{path} cannot be opened ({error}); make sure that its folder can be written and that "
@@ -39,7 +43,7 @@ def open_database(path: Path, *, version: int, schema: str) -> sqlite3.Connectio
         ) from error
 
 
-def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
+def _open(path: Path, version: int, schema: str, changes: Sequence[str]) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
     with contextlib.ExitStack() as undo:
@@ -58,8 +62,10 @@ def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
                 f"{version}); run that version, or move the file away",
                 reason="StateTooNew",
             )
-        if found == 0:
-            connection.executescript(f"BEGIN; {schema}; PRAGMA user_version = {version}; COMMIT;")
+        steps = (schema,) if found == 0 else changes[found - 1 :]
+        if steps:
+            script = "; ".join(steps)
+            connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {version}; COMMIT;")
         undo.pop_all()
     return connection
 

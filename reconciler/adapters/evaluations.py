@@ -16,15 +16,23 @@ from reconciler.ports.state import Evaluation
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE evaluations (
     uid TEXT PRIMARY KEY,
     generation INTEGER NOT NULL,
     digest TEXT NOT NULL,
-    data BLOB NOT NULL
+    data BLOB NOT NULL,
+    ticked REAL NOT NULL DEFAULT 0,
+    gate BLOB NOT NULL DEFAULT X'6E756C6C'
 ) WITHOUT ROWID
 """
+CHANGES = (
+    """
+ALTER TABLE evaluations ADD COLUMN ticked REAL NOT NULL DEFAULT 0;
+ALTER TABLE evaluations ADD COLUMN gate BLOB NOT NULL DEFAULT X'6E756C6C'
+""",
+)
 
 
 class SqliteEvaluations:
@@ -36,7 +44,7 @@ class SqliteEvaluations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = open_database(path, version=VERSION, schema=SCHEMA)
+        self._connection = open_database(path, version=VERSION, schema=SCHEMA, changes=CHANGES)
         self._pending: dict[str, Evaluation | None] = {}
         self._writing = asyncio.Lock()
 
@@ -44,7 +52,7 @@ class SqliteEvaluations:
         found: dict[str, Evaluation] = {}
         damaged = 0
         for row in self._connection.execute(
-            "SELECT uid, generation, digest, data FROM evaluations"
+            "SELECT uid, generation, digest, data, ticked, gate FROM evaluations"
         ):
             evaluation = _from_row(*row[1:])
             if evaluation is None:
@@ -91,26 +99,37 @@ class SqliteEvaluations:
                 [(uid,) for uid, evaluation in batch.items() if evaluation is None],
             )
             self._connection.executemany(
-                "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (uid, it.generation, it.digest, orjson.dumps(it.values, default=dict))
+                    (
+                        uid,
+                        it.generation,
+                        it.digest,
+                        orjson.dumps(it.values, default=dict),
+                        it.ticked,
+                        orjson.dumps(it.gate, default=dict),
+                    )
                     for uid, it in batch.items()
                     if it is not None
                 ],
             )
 
 
-def _from_row(generation: object, digest: object, data: object) -> Evaluation | None:
+def _from_row(
+    generation: object, digest: object, data: object, ticked: object, gate: object
+) -> Evaluation | None:
     """An evaluation, or None where the row holds anything else."""
     if not (isinstance(generation, int) and isinstance(digest, str) and isinstance(data, bytes)):
         return None
+    if not isinstance(ticked, float) or not isinstance(gate, bytes):
+        return None
     try:
-        values = orjson.loads(data)
+        values, kept = orjson.loads(data), orjson.loads(gate)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(values, dict) or not all(map(_is_twin, values.values())):
         return None
-    return Evaluation(generation, digest, values)
+    return Evaluation(generation, digest, values, ticked, kept)
 
 
 def _is_twin(value: object) -> bool:

@@ -110,6 +110,9 @@ class DiskRegistry:
                 self._names[digest] += 1
         return digest
 
+    def stored(self) -> frozenset[str]:
+        return frozenset(self._stored)
+
     def discard(self, digest: str) -> None:
         if digest not in self._stored:
             return

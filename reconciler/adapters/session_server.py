@@ -10,13 +10,18 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
 from scriptops.controller.v1 import controller_pb2 as pb
 from scriptops.controller.v1 import controller_pb2_grpc as pb_grpc
 
+from reconciler.adapters.session_batches import batches
+from reconciler.adapters.session_tls import TlsFiles, ends_in, identity, server_credentials
 from reconciler.core import session as machine
 from reconciler.core.runs import (
     Dispatch,
@@ -37,17 +42,18 @@ log = logging.getLogger(__name__)
 # A batch of results with full logs: 64 runs of 16 KiB output are 1 MiB; leave room.
 MAX_MESSAGE = 32 * 1024 * 1024
 CHUNK = 1024 * 1024
-# Where a message of runs is closed and the next begun: far below the limit, since what is counted
-# is the activations and not what surrounds them.
-BATCH_BYTES = 4 * 1024 * 1024
-# What names a Script on the wire, generously.
-REF_BYTES = 1024
 # A dead peer is seen within time + timeout; the executor pings as often, so its pings are allowed.
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 # How long `stop` waits for results of runs in flight.
 DRAIN_SECONDS = 3.0
 RECONNECT_AFTER_MS = 500
+# As long may an executor answer for what it has when its certificate has ended.
+OUTLIVED_SECONDS = 60.0
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["ControllerService"].full_name
+# The server as a whole, and the one service that matters.
+SERVED = (health.OVERALL_HEALTH, SERVICE)
 
 _SCRIPT_TYPES = {"Js": pb.SCRIPT_TYPE_JS, "Wasm": pb.SCRIPT_TYPE_WASM}
 _SCRIPT_TYPE_NAMES = {number: name for name, number in _SCRIPT_TYPES.items()}
@@ -78,6 +84,7 @@ _LEVELS = {
 @dataclass(slots=True, eq=False)
 class _Peer:
     id: ExecutorId
+    identity: str = ""
     session: machine.Session = field(default_factory=machine.Session)
     outbox: asyncio.Queue[pb.ServerMessage | None] = field(default_factory=asyncio.Queue)
     connected: bool = False
@@ -86,21 +93,24 @@ class _Peer:
 class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
     """`reconciler.ports.sessions.SessionServer` on one listening address.
 
-    Executors prove nothing yet about who they are: those of other machines are turned away unless
-    `insecure` is set.
+    With `tls`, executors are who their certificates say, and nobody else is spoken to. Without,
+    they prove nothing: those of other machines are turned away unless `insecure` is set.
     """
 
     def __init__(
         self,
         address: str,
         *,
+        tls: TlsFiles | None = None,
         insecure: bool = False,
         keepalive_ms: int = KEEPALIVE_MS,
         keepalive_timeout_ms: int = KEEPALIVE_TIMEOUT_MS,
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._insecure = insecure
+        self._health = health.aio.HealthServicer()
         self._keepalive_ms = keepalive_ms
         self._keepalive_timeout_ms = keepalive_timeout_ms
         self._drain_seconds = drain_seconds
@@ -131,11 +141,26 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
             ]
         )
         pb_grpc.add_ControllerServiceServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        port = self._bind(self._server)
+        for service in SERVED:
+            await self._health.set(service, HealthCheckResponse.SERVING)
+        await self._server.start()
+        return port
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        credentials = server_credentials(self._tls) if self._tls is not None else None
         try:
-            port: int = self._server.add_insecure_port(self._address)
+            port: int = (
+                server.add_insecure_port(self._address)
+                if credentials is None
+                else server.add_secure_port(self._address, credentials)
+            )
         except RuntimeError as error:
             raise OSError(f"cannot listen for executors on {self._address}") from error
-        await self._server.start()
         return port
 
     def send(self, executor: ExecutorId, dispatches: Sequence[Dispatch]) -> bool:
@@ -144,7 +169,7 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
             return False
         runs = sum(len(dispatch.runs) or 1 for dispatch in dispatches)
         peer.session = machine.send(peer.session, runs)
-        for batch in _batches(dispatches):
+        for batch in batches(dispatches):
             peer.outbox.put_nowait(
                 pb.ServerMessage(runs=pb.RunScripts(scripts=[_to_wire(d) for d in batch]))
             )
@@ -153,17 +178,9 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
     async def stop(self) -> None:
         if self._server is None:
             return
+        await self._health.enter_graceful_shutdown()
         for peer in self._peers.values():
-            peer.session = machine.stop(peer.session)
-            if peer.connected:
-                self._handler.draining(peer.id)
-            peer.outbox.put_nowait(
-                pb.ServerMessage(
-                    exit=pb.ServerExit(
-                        reason="the controller stops", reconnect_after_ms=RECONNECT_AFTER_MS
-                    )
-                )
-            )
+            self._exit(peer, "the controller stops")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
                 await self._empty.wait()
@@ -175,11 +192,14 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
         context: grpc.aio.ServicerContext[pb.ClientMessage, pb.ServerMessage],
     ) -> AsyncIterator[pb.ServerMessage]:
         """One session, until either side ends it."""
-        await self._admit(context)
-        peer = _Peer(ExecutorId(secrets.token_hex(6)))
+        who = await self._admit(context)
+        peer = _Peer(ExecutorId(secrets.token_hex(6)), who)
         self._peers[peer.id] = peer
         self._empty.clear()
         reader = asyncio.create_task(self._read(peer, request_iterator))
+        seconds = ends_in(context.auth_context())
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self._outlived, peer) if seconds is not None else None
         try:
             while (message := await peer.outbox.get()) is not None:
                 yield message
@@ -188,11 +208,29 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
             reader.cancel()
+            if timer is not None:
+                timer.cancel()
             del self._peers[peer.id]
             if not self._peers:
                 self._empty.set()
             if peer.connected:
                 self._handler.disconnected(peer.id, "the session ended")
+
+    def _outlived(self, peer: _Peer) -> None:
+        """Its certificate has ended: it may answer what it has, and come back with another."""
+        log.warning("certificate of an executor ended", extra={"identity": peer.identity})
+        self._exit(peer, "your certificate has ended")
+        asyncio.get_running_loop().call_later(OUTLIVED_SECONDS, peer.outbox.put_nowait, None)
+
+    def _exit(self, peer: _Peer, reason: str) -> None:
+        peer.session = machine.stop(peer.session)
+        if peer.connected:
+            self._handler.draining(peer.id)
+        peer.outbox.put_nowait(
+            pb.ServerMessage(
+                exit=pb.ServerExit(reason=reason, reconnect_after_ms=RECONNECT_AFTER_MS)
+            )
+        )
 
     async def _read(
         self, peer: _Peer, messages: AsyncIterator[pb.ClientMessage]
@@ -220,7 +258,9 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                     pb.ServerMessage(connected=pb.Connected(executor_id=peer.id))
                 )
                 self._handler.connected(
-                    ExecutorInfo(peer.id, message.name, message.script_types, message.engines)
+                    ExecutorInfo(
+                        peer.id, message.name, message.script_types, message.engines, peer.identity
+                    )
                 )
             case machine.Continue():
                 if peer.session.phase is machine.Phase.OPEN:
@@ -243,42 +283,28 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
         for start in range(0, len(content), CHUNK):
             yield pb.FetchArtifactResponse(chunk=content[start : start + CHUNK])
 
-    async def _admit(self, context: grpc.aio.ServicerContext[object, object]) -> None:
+    async def _admit(self, context: grpc.aio.ServicerContext[object, object]) -> str:
+        """Who calls, as far as a certificate says. A call on one connection is always the same."""
+        if self._tls is not None:
+            who = identity(context.auth_context())
+            if not who:
+                await context.abort(
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    "the certificate says nobody: it has neither a URI, a DNS name nor a name",
+                )
+            return who
         if not self._insecure and not _is_local(context.peer()):
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
-                "executors of other machines are not served without --insecure-listen",
+                "executors of other machines are served with TLS only: see --tls-cert, or "
+                "--insecure-listen",
             )
+        return ""
 
 
 def _is_local(peer: str) -> bool:
     """Whether a peer as gRPC names it ("ipv4:127.0.0.1:5000") is on this machine."""
     return peer.startswith(("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:"))
-
-
-def _batches(dispatches: Sequence[Dispatch]) -> Iterator[list[Dispatch]]:
-    """The same runs in the same order, in parts of about `BATCH_BYTES` at most.
-
-    A part is larger only where it is a single run.
-    """
-    batch: list[Dispatch] = []
-    size = 0
-    for dispatch in dispatches:
-        size += REF_BYTES
-        runs: list[tuple[RunKey, bytes]] = []
-        for run in dispatch.runs:
-            length = len(run[1])
-            if size + length > BATCH_BYTES and (runs or batch):
-                if runs:
-                    batch.append(replace(dispatch, runs=tuple(runs)))
-                yield batch
-                batch, runs, size = [], [], REF_BYTES
-            runs.append(run)
-            size += length
-        if runs or dispatch.load:
-            batch.append(replace(dispatch, runs=tuple(runs)))
-    if batch:
-        yield batch
 
 
 def _key_to_wire(key: RunKey) -> pb.RunKey:

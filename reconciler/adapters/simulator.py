@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import random
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from reconciler.core import mqtt_twin
 from reconciler.core.mqtt_twin import Message, Twin, TwinUpdate
@@ -36,6 +37,9 @@ from reconciler.errors import ObjectNotFound, ScriptOpsError
 from reconciler.ports.clock import Clock
 
 log = logging.getLogger(__name__)
+
+# After the point: finer than most sensors are.
+_NOISE_DIGITS: Final = 3
 
 
 class TwinStore(Protocol):
@@ -67,27 +71,46 @@ class Bridge:
         A rejection is an answer, never an exception. Raises what the store raises.
         """
         target = mqtt_twin.parse_topic(topic)
-        if target is None or target[1] != mqtt_twin.TWIN_UPDATE:
+        if target is None or target.suffix != mqtt_twin.TWIN_UPDATE:
             return None
-        device = target[0]
-        answer = mqtt_twin.topic(device, mqtt_twin.TWIN_UPDATE_RESULT)
+        answer = mqtt_twin.topic(
+            target.device, mqtt_twin.TWIN_UPDATE_RESULT, is_short=target.is_short
+        )
         timestamp_ms = int(self._clock.now() * 1000)
         try:
-            update = mqtt_twin.decode_update(payload)
-            await self._keep(device, update, timestamp_ms)
+            update = await self.take(target.device, payload, timestamp_ms)
         except mqtt_twin.TwinMessageInvalid as error:
-            log.info("twin update rejected", extra={"key": str(device), "reason": str(error)})
+            log.info(
+                "twin update rejected", extra={"key": str(target.device), "reason": str(error)}
+            )
             return answer, mqtt_twin.encode_rejection(error, timestamp_ms=timestamp_ms)
         return answer, mqtt_twin.encode_result(update, timestamp_ms=timestamp_ms)
 
-    async def _keep(self, device: ObjectKey, update: TwinUpdate, timestamp_ms: int) -> None:
+    async def take(
+        self,
+        device: ObjectKey,
+        payload: bytes,
+        timestamp_ms: int,
+        *,
+        properties: Container[str] | None = None,
+    ) -> TwinUpdate:
+        """Store what an update reports, where they are given of these `properties` only.
+
+        Raises `TwinMessageInvalid`, and what the store raises.
+        """
+        update = mqtt_twin.decode_update(payload)
         reported = mqtt_twin.reported_twins(update, timestamp_ms=timestamp_ms)
+        if properties is not None:
+            reported = {n: twin for n, twin in reported.items() if n in properties}
+        if not reported:
+            return update
         try:
             await self._store.report_twins(DEVICES_V1BETA1, device, reported)
         except ObjectNotFound as error:
             raise mqtt_twin.TwinMessageInvalid(
                 "update rejected due to the device is not existed", code=404
             ) from error
+        return update
 
 
 @dataclass(slots=True)
@@ -135,7 +158,10 @@ class Simulator:
     `close`.
     """
 
-    def __init__(self, publish: Publish, clock: Clock) -> None:
+    def __init__(
+        self, publish: Publish, clock: Clock, *, chance: random.Random | None = None
+    ) -> None:
+        self._chance = chance or random.Random()  # noqa: S311 - no secret
         self._publish = publish
         self._clock = clock
         self._devices: dict[ObjectKey, dict[str, _Property]] = {}
@@ -241,13 +267,27 @@ class Simulator:
             log.warning("report lost", extra={"key": str(key), "reason": error.reason})
 
     async def _report(self, key: ObjectKey, name: str, prop: _Property) -> None:
-        twin = Twin(expected=prop.desired or None, actual=prop.value)
+        if prop.behaviour.dropout and self._chance.random() < prop.behaviour.dropout:
+            return
+        twin = Twin(expected=prop.desired or None, actual=self._measured(prop))
         await self._publish(
             mqtt_twin.topic(key, mqtt_twin.TWIN_UPDATE),
             mqtt_twin.encode_update(
                 TwinUpdate({name: twin}), timestamp_ms=int(self._clock.now() * 1000)
             ),
         )
+
+    def _measured(self, prop: _Property) -> str:
+        """The value, as far off as its noise lets it be."""
+        noise = prop.behaviour.noise
+        if not noise:
+            return prop.value
+        try:
+            exact = Decimal(prop.value)
+        except InvalidOperation:
+            return prop.value
+        off = noise * Decimal(str(self._chance.uniform(-1, 1)))
+        return format(exact + round(off, _NOISE_DIGITS), "f")
 
 
 def _reported(device: JsonObject, name: str) -> str:

@@ -19,10 +19,15 @@ from reconciler.ports.git import Refusal
 
 # The parts of a repository that mean something to us.
 FOLDERS: Final = (layout.MANIFESTS, layout.SCRIPTS)
+# All that is read; a folder of clusters alone makes no repository.
+READ: Final = (*FOLDERS, layout.CLUSTERS)
 CONFIG: Final = str(layout.REPOSITORY_FILE)
 # Twice what a repository may hold: beyond it somebody named the wrong folder.
 MAX_FILES: Final = 200_000
 MAX_BYTES: Final = max(layout.MAX_SCRIPT_BYTES, yamldocs.MAX_BYTES)
+_FILE_MODE: Final = 0o100644
+# Nearly every file at once; more would be dear to set aside for each of them.
+_BLOCK: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def read(root: Path, *, tests: bool = False) -> WorkTree:
     files: dict[PurePosixPath, bytes] = {}
     refused: list[Refusal] = []
     for count, (path, found) in enumerate(
-        _walk(root, PurePosixPath(), only={*FOLDERS, CONFIG}), start=1
+        _walk(root, PurePosixPath(), only={*READ, CONFIG}), start=1
     ):
         if count > MAX_FILES:
             raise SourceInvalid(f"{root} holds more than {MAX_FILES} files; name its repository")
@@ -80,7 +85,7 @@ def is_ours(path: PurePosixPath) -> bool:
     """Whether a revision that holds `path` would have it read."""
     return (
         path == layout.REPOSITORY_FILE
-        or layout.is_manifest(path)
+        or layout.is_manifest(path, layout.overlay_of(path))
         or layout.parse_script_path(path) is not None
     )
 
@@ -89,8 +94,13 @@ def _content(file: str, path: PurePosixPath) -> bytes | Refusal:
     """Opens nothing that has become a link or a pipe since it was looked at."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
+        try:
+            # Not by an object for files: it would make ready for the largest, ten thousand times.
+            content = b""
+            while len(content) <= MAX_BYTES and (more := os.read(descriptor, _BLOCK)):
+                content += more
+        finally:
+            os.close(descriptor)
     except OSError as error:
         return Refusal(str(path), "Unreadable", f"cannot be read: {error.strerror}")
     if len(content) > MAX_BYTES:
@@ -109,7 +119,7 @@ def _walk(
     here = os.fspath(root / folder)
     with os.scandir(os.fsencode(here)) as found:
         entries = [
-            gitpaths.Entry(_git_mode(entry.stat(follow_symlinks=False).st_mode), entry.name, b"")
+            gitpaths.Entry(_git_mode(entry), entry.name, b"")
             for entry in found
             if only is None or os.fsdecode(entry.name) in only
         ]
@@ -123,10 +133,13 @@ def _walk(
             yield folder / name, f"{here}/{name}"
 
 
-def _git_mode(mode: int) -> int:
-    """A file's mode as git would record it."""
-    if stat.S_ISREG(mode):
-        return 0o100755 if mode & stat.S_IXUSR else 0o100644
-    if stat.S_ISDIR(mode):
+def _git_mode(entry: os.DirEntry[bytes]) -> int:
+    """A mode as git would record it, but for the bit of programs, which nobody asks for.
+
+    What the folder says of its entries is enough for most.
+    """
+    if entry.is_file(follow_symlinks=False):
+        return _FILE_MODE
+    if entry.is_dir(follow_symlinks=False):
         return gitpaths.TREE_MODE
-    return stat.S_IFMT(mode)
+    return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -32,6 +32,10 @@ class Model(BaseModel):
         frozen=True,
         strict=True,
     )
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself, as of all that never changes: pydantic copies a default for every object."""
+        return self
 
 
 class OpenModel(Model):
@@ -83,6 +87,15 @@ ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=
 Namespace = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
 
 
+class SecretRef(Model):
+    """A Secret of the same namespace, bound to this repository by whoever may write this object.
+
+    Keys: `username` and `password` (https), `identity` and `known_hosts` (ssh), `ca.crt` (https).
+    """
+
+    name: ObjectName
+
+
 class ObjectMeta(OpenModel):
     """The part of metadata that we read and that manifests may set."""
 
@@ -122,3 +135,5 @@ RUNS_SUCCEEDING: Final = "RunsSucceeding"
 PROGRESSING: Final = "Progressing"
 # Of a ScriptRepository, only while True: something live differs from git and is left so.
 DRIFTED: Final = "Drifted"
+# Of a ScriptRepository that asks for signatures, as Flux has it: of the commit looked at last.
+SOURCE_VERIFIED: Final = "SourceVerified"

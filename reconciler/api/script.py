@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from reconciler.api import armor
 from reconciler.api.meta import (
     API_VERSION,
     Condition,
@@ -31,7 +32,15 @@ ARTIFACT_NAME = r"^[A-Za-z0-9][-A-Za-z0-9_.+]{0,127}$"
 ENV_NAME = r"^[-._A-Za-z][-._A-Za-z0-9]{0,252}$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 # Neither spaces nor credentials: what stands before an @ would be shown in every status.
-REGISTER = r"^https?://[^\s@]+$"
+REGISTER = r"^(https?|oci)://[^\s@]+$"
+
+# Wildcards stand alone in their level, and # in the last one.
+TOPIC_FILTER = r"^(([^+#/\x00]*|\+)(/([^+#/\x00]*|\+))*(/#)?|#)$"
+MQTT_GROUP = r"^[-A-Za-z0-9_.]{0,64}$"
+# What Kubernetes takes as a key of a Secret.
+DATA_KEY = r"^[-._a-zA-Z0-9]{1,253}$"
+# The largest value of the environment, encrypted for some tens of recipients.
+LARGEST_AGE = 65_536
 
 # A place on the network and all that is below it. No credentials, no query, nothing encoded: what
 # is compared must be written in one way only.
@@ -118,6 +127,46 @@ class Qos(StrEnum):
     ONLY_ONCE = "OnlyOnce"
 
 
+class SecretKeyRef(Model):
+    """One value of a Secret of the Script's own namespace."""
+
+    name: ObjectName
+    key: Annotated[str, StringConstraints(pattern=DATA_KEY)]
+
+
+def _check_age(text: str) -> str:
+    # Never with the text in a message: who forgot to encrypt has written the secret itself here.
+    problem = armor.problem(text)
+    if problem:
+        raise ValueError(f"{problem}; make it with scriptops secrets encrypt")
+    return text
+
+
+class EnvSource(Model):
+    """Where a value comes from that is in no manifest. Exactly one of them."""
+
+    secret_key_ref: SecretKeyRef | None = Field(
+        default=None,
+        description=(
+            "A key of a Secret in the Script's namespace. The Secret has to be labelled "
+            '`scriptops.hit.edu.cn/env: "true"`.'
+        ),
+    )
+    age: Annotated[str, Field(max_length=LARGEST_AGE), AfterValidator(_check_age)] | None = Field(
+        default=None,
+        description=(
+            "The value, encrypted with age and armored. It stays so in the cluster and is "
+            "decrypted when a run is dispatched."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _check_one(self) -> EnvSource:
+        if (self.secret_key_ref is None) == (self.age is None):
+            raise ValueError("write one of secretKeyRef and age")
+        return self
+
+
 class Selector(Model):
     """Devices of the Script's own namespace, under the names that the script uses for them."""
 
@@ -140,7 +189,8 @@ class ManifestRef(Model):
             default=None,
             alias="register",
             description=(
-                "Where the artifact is fetched from, as `<register>/<name>/<version>.<ext>`. "
+                "Where the artifact is fetched from, as `<register>/<name>/<version>.<ext>`, or of "
+                "an OCI registry, oci://host[:port]/folder, as `<folder>/<name>:<version>`. "
                 "Absent: the registry of the repository that applied this Script."
             ),
         )
@@ -150,26 +200,129 @@ class ManifestRef(Model):
     )
 
 
+class When(Model):
+    """A condition on one property. With none of the bounds it holds while the value is known."""
+
+    read: Alias = Field(description="Name of the Device in `readSelector`.")
+    property: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(
+        description="Name of the property."
+    )
+    above: float | None = Field(default=None, description="Holds for numbers greater than this.")
+    below: float | None = Field(default=None, description="Holds for numbers less than this.")
+    equals: Annotated[str, StringConstraints(max_length=512)] | None = Field(
+        default=None, description="Holds for this value, as the device reports it."
+    )
+    hysteresis: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Once it holds, the value has to be so far beyond a bound to end that.",
+    )
+    change: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Numbers that differ by less from the one last run for are no change.",
+    )
+    lasts: Duration | None = Field(
+        default=None,
+        alias="for",
+        description=(
+            "Run once, when it has held for so long without a break, instead of at each value; "
+            "counted from when the device reported it, and over restarts."
+        ),
+    )
+
+
+def _check_filter(text: str) -> str:
+    if text.startswith("$share/"):
+        raise ValueError("write the group of a shared subscription as `group`")
+    return text
+
+
+TopicFilter = Annotated[
+    str,
+    StringConstraints(pattern=TOPIC_FILTER, min_length=1, max_length=1024),
+    AfterValidator(_check_filter),
+]
+
+
+class MqttTrigger(Model):
+    """Messages of the controller's MQTT broker; each one is a run."""
+
+    topics: list[TopicFilter] = Field(
+        min_length=1,
+        max_length=32,
+        description=(
+            "Topic filters: `+` stands for one level, `#` at the end for all that follow. A "
+            "message that two of them match may run it twice."
+        ),
+    )
+    qos: Literal[0, 1] = Field(
+        default=0,
+        description=(
+            "0: what the broker sends while nobody listens is lost. 1: the broker sends it again, "
+            "so that it may come twice."
+        ),
+    )
+    group: Annotated[str, StringConstraints(pattern=MQTT_GROUP)] = Field(
+        default="",
+        description="Shared subscription: each message comes to one member of the group only.",
+    )
+
+
 class ExecutePolicy(Model):
     """When it runs, and with what promise."""
 
     read_change: bool = Field(
         default=False, description="Run when the reported state of a readable Device changes."
     )
+    when: list[When] = Field(
+        default_factory=list,
+        max_length=32,
+        description=(
+            "Which changes are worth a run of `readChange`: those for which one of these holds. "
+            "Judged before any script runs. Absent: all are."
+        ),
+    )
+    debounce: Duration | None = Field(
+        default=None, description="Run for changes of devices once none came for so long."
+    )
+    throttle: Duration | None = Field(
+        default=None,
+        description=(
+            "Run for changes of devices at most once in so long; what came meanwhile is run for at "
+            "the end of it."
+        ),
+    )
     webhook: bool = Field(default=False, description="May be triggered over HTTP.")
+    mqtt: MqttTrigger | None = Field(
+        default=None, description="Run for each message of these topics."
+    )
     cron: Annotated[str, StringConstraints(max_length=256)] = Field(
         default="",
         description=(
-            "Five fields, optionally behind `CRON_TZ=<IANA zone> `. Empty: no schedule. "
-            "Checked now; schedules are not run yet by this version."
+            "Run at these times: five fields, optionally behind `CRON_TZ=<IANA zone> `; without "
+            "a zone they are UTC. Empty: no schedule."
+        ),
+    )
+    starting_deadline: Duration | None = Field(
+        default=None,
+        description=(
+            "How late a run may start whose time passed while nobody could start it; of several "
+            "such times the last one counts. Absent: missed times are skipped."
+        ),
+    )
+    jitter: Duration | None = Field(
+        default=None,
+        description=(
+            "Runs start up to this much after their time, each Script always by the same part of "
+            "it, so that a thousand Scripts of one schedule are spread over it."
         ),
     )
     qos: Qos = Field(
         default=Qos.AT_MOST_ONCE,
         strict=False,
         description=(
-            "What is promised of each run. This version starts every run at most once; "
-            "the stronger words are accepted and not yet kept."
+            "What is promised of each run. AtMostOnce: started once, or not at all. AtLeastOnce: "
+            "kept on disk before it waits, and started until it succeeds, five times at most. "
+            "OnlyOnce is accepted and treated as AtMostOnce by this version."
         ),
     )
     run_on_deploy: bool = Field(
@@ -239,6 +392,14 @@ class ScriptSpec(Model):
         description="Read by the script as `Deno.env[name]`.",
         json_schema_extra={"additionalProperties": False},
     )
+    env_from: dict[EnvName, EnvSource] = Field(
+        default_factory=dict,
+        max_length=64,
+        description=(
+            "More of `Deno.env`, whose values are secret: from Secrets, or encrypted with age."
+        ),
+        json_schema_extra={"additionalProperties": False},
+    )
     manifest: ManifestRef
     execute_policy: ExecutePolicy = Field(default=ExecutePolicy())
     limits: Limits = Field(default=Limits())
@@ -256,6 +417,13 @@ class ScriptSpec(Model):
         max_length=64,
         description="Scripts that have to be Ready before this one begins to run, once.",
     )
+    wave: Annotated[int, Field(ge=-1_000, le=1_000)] = Field(
+        default=0,
+        description=(
+            "Goes out when all Scripts of its repository with a lower one are Ready, as if it "
+            "depended on them."
+        ),
+    )
     suspend: bool = Field(default=False, description="Keep it deployed, but start no run.")
     rollout: Rollout = Field(
         default=Rollout(), description="How a change takes the place of what ran before."
@@ -271,6 +439,18 @@ class ScriptSpec(Model):
         default=False, description="Begin no rollout and hold one where it is; runs go on."
     )
 
+    @property
+    def env_names(self) -> frozenset[str]:
+        """All that the script finds in `Deno.env`."""
+        return frozenset((*self.env, *self.env_from))
+
+    @model_validator(mode="after")
+    def _check_env(self) -> ScriptSpec:
+        twice = sorted(self.env.keys() & self.env_from.keys())
+        if twice:
+            raise ValueError(f"{twice[0]} is in env and in envFrom; keep one")
+        return self
+
     @model_validator(mode="after")
     def _check_shadow(self) -> ScriptSpec:
         if self.rollout.type is RolloutType.SHADOW and self.network.allow:
@@ -285,7 +465,7 @@ class RunStatus(OpenModel):
     """The last run, as far as it has been reported."""
 
     id: str = ""
-    cause: str = Field(default="", description="ReadChange, Deployed, Webhook, Manual.")
+    cause: str = Field(default="", description="ReadChange, Deployed, Webhook, Cron, Mqtt, Manual.")
     outcome: str = ""
     finished_at: str = Field(default="", description="RFC 3339.")
     duration_microseconds: int = 0

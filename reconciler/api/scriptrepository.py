@@ -6,8 +6,9 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from reconciler.api.clusters import ClusterBinding, ClusterStatus
 from reconciler.api.meta import (
     API_VERSION,
     Condition,
@@ -18,22 +19,16 @@ from reconciler.api.meta import (
     ObjectName,
     OpenModel,
     Pause,
+    SecretRef,
 )
+from reconciler.api.verification import Verification
 
 # Of a plan: 128 bits, so that nobody finds two sets of objects that share one.
 PLAN = r"^[0-9a-f]{32}$"
 # A JSON pointer to what manifests may say.
 DRIFT_POINTER = r"^/(spec|metadata/labels/[^/]+|metadata/annotations/[^/]+)(/[^/]+)*$"
+NOTES_REF = r"^refs/notes/[^/].*$"
 DriftPointer = Annotated[str, StringConstraints(pattern=DRIFT_POINTER, max_length=512)]
-
-
-class SecretRef(Model):
-    """A Secret of the same namespace, bound to this repository by whoever may write this object.
-
-    Keys: `username` and `password` (https), `identity` and `known_hosts` (ssh), `ca.crt` (https).
-    """
-
-    name: ObjectName
 
 
 class PrunePolicy(Model):
@@ -73,6 +68,13 @@ class PrunePolicy(Model):
             "`status.pendingPrune.plan` has it."
         ),
     )
+
+
+class ApplyPolicy(StrEnum):
+    """Who applies the manifests of the repository."""
+
+    ALL = "All"
+    NONE = "None"
 
 
 class DriftMode(StrEnum):
@@ -191,7 +193,23 @@ class Notify(Model):
     )
 
 
-CommitName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+class Decryption(Model):
+    """Keys for what is encrypted with age in the repository's Scripts."""
+
+    secret_ref: SecretRef = Field(
+        description=(
+            "Secret with the identities: every key whose name ends with `.agekey` holds some, as "
+            "age-keygen writes them."
+        )
+    )
+
+
+# Of `<ref>@sha1:<commit>`, as history has it, the commit counts.
+CommitName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([^@\s]+@sha1:)?[0-9a-f]{40}$", max_length=512),
+    AfterValidator(lambda revision: revision.rpartition(":")[2]),
+]
 
 
 class Rollback(Model):
@@ -220,7 +238,16 @@ class ScriptRepositorySpec(Model):
     namespaces: list[Namespace] = Field(
         default_factory=list,
         max_length=256,
-        description="Namespaces it may write to. Empty: its own only.",
+        description=(
+            "Namespaces it may write to, as far as an operator grants them. Empty: its own only."
+        ),
+    )
+    service_account_name: ObjectName | None = Field(
+        default=None,
+        description=(
+            "ServiceAccount of the same namespace with whose rights its objects are written and "
+            "deleted. Absent: with those of the controller."
+        ),
     )
     status_ref: Annotated[str, StringConstraints(max_length=255)] | None = Field(
         default=None,
@@ -245,6 +272,15 @@ class ScriptRepositorySpec(Model):
             "Secret whose `identity`, a private key in OpenSSH's format, signs status commits."
         ),
     )
+    status_notes: Annotated[str, StringConstraints(pattern=NOTES_REF, max_length=255)] | None = (
+        Field(
+            default=None,
+            description=(
+                "Notes ref that gets a line on each commit that was applied, as "
+                "`refs/notes/scriptops`; other lines of a note stay. Absent: no notes."
+            ),
+        )
+    )
     rollback: Rollback | None = Field(
         default=None,
         description="Files that are held as an earlier revision had them; `scriptops rollback`.",
@@ -265,6 +301,41 @@ class ScriptRepositorySpec(Model):
         description="Where transitions are sent as CloudEvents.",
     )
     drift: DriftPolicy = Field(default=DriftPolicy())
+    apply: ApplyPolicy = Field(
+        default=ApplyPolicy.ALL,
+        strict=False,
+        description=(
+            "All: scriptops applies the manifests, prunes, and puts back what others change. None: "
+            "somebody else does, such as Argo CD or Flux; scriptops publishes the scripts, and "
+            "writes no object but its status."
+        ),
+    )
+    clusters: list[ClusterBinding] = Field(
+        default_factory=list,
+        max_length=100,
+        description=(
+            "Clusters that are given this ScriptRepository, each to be deployed by its own "
+            "controller. With any of them nothing is deployed here."
+        ),
+    )
+    decryption: Decryption | None = Field(
+        default=None,
+        description=(
+            "What decrypts `envFrom.*.age` of its Scripts. Absent: the identity that the "
+            "controller was started with."
+        ),
+    )
+    verify: Verification | None = Field(
+        default=None, description="Signatures that a revision must have. Absent: none."
+    )
+
+    @model_validator(mode="after")
+    def _check_clusters(self) -> ScriptRepositorySpec:
+        names = [it.name for it in self.clusters]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"cluster {twice} is bound twice; keep one")
+        return self
 
 
 class Counts(OpenModel):
@@ -346,6 +417,9 @@ class ScriptRepositoryStatus(OpenModel):
     pending_prune: PendingPrune | None = None
     history: list[AppliedRevision] = Field(default_factory=list, description="Newest first.")
     rollback: RollbackStatus | None = None
+    clusters: list[ClusterStatus] = Field(
+        default_factory=list, description="How it is in each of `spec.clusters`."
+    )
     last_handled_reconcile_at: str = Field(
         default="",
         description=(

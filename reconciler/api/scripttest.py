@@ -83,7 +83,9 @@ class Given(Model):
 class When(Model):
     """Why it runs."""
 
-    cause: Literal["ReadChange", "Deployed", "Webhook", "Manual"] = Field(default="ReadChange")
+    cause: Literal["ReadChange", "Deployed", "Webhook", "Cron", "Mqtt", "Manual"] = Field(
+        default="ReadChange"
+    )
     event: Any = Field(default=None, description="What main() is handed.")
 
 

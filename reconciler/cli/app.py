@@ -1,42 +1,34 @@
-"""All verbs together, and the one place where errors become words and exit codes."""
+"""All verbs together."""
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
-
-import typer
+from typing import NoReturn
 
 from reconciler.cli import (
+    artifacts,
     asking,
     building,
+    certs,
     checking,
     commanding,
     diffing,
-    options,
+    explaining,
+    rendering,
     replaying,
     returning,
     rollout,
     running,
+    secretly,
     serving,
+    shell,
     starting,
-    terminal,
     testing,
+    tokens,
     validating,
 )
-from reconciler.cli.terminal import ExitCode
-from reconciler.errors import ScriptOpsError
 
-app = typer.Typer(
-    name="scriptops",
-    help="Deploys device rules from git, runs them when devices change, reports back to git.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = shell.new()
 
 for verb in (
     serving.demo,
@@ -47,6 +39,7 @@ for verb in (
     serving.up,
     asking.get,
     asking.trigger,
+    explaining.explain,
     commanding.reconcile,
     commanding.suspend,
     commanding.resume,
@@ -54,7 +47,9 @@ for verb in (
     returning.history,
     returning.rollback,
     checking.plan,
+    rendering.render,
     serving.controller,
+    serving.simulate,
 ):
     app.command()(verb)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
@@ -67,35 +62,14 @@ app.command()(running.run)
 app.command("test")(testing.run_tests)
 app.command()(replaying.replay)
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(artifacts.app, name="artifact")
+app.add_typer(secretly.app, name="secrets")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(certs.app, name="certs")
 app.command("recordings")(replaying.recordings_verb)
 app.command()(starting.version)
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 - typer's signature of a callback
-    if value:
-        starting.show_version(options.TextOutput.TEXT)
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    *,
-    _show_version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit."),
-    ] = False,
-) -> None:
-    pass
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (of this process, unless given) and exit as `ExitCode` says."""
-    try:
-        app(arguments, prog_name="scriptops")
-    except ScriptOpsError as error:
-        terminal.line(f"error: {error}", stderr=True)
-        sys.exit(ExitCode.ERROR)
-    except Exception:  # noqa: BLE001 - a bug of ours must not look like a finding
-        traceback.print_exc()
-        sys.exit(ExitCode.ERROR)
-    sys.exit(ExitCode.CLEAN)
+    shell.run(app, arguments)

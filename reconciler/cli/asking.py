@@ -18,6 +18,7 @@ from reconciler.cli.options import TableOutput
 from reconciler.cli.tables import Kind
 from reconciler.cli.terminal import ExitCode
 from reconciler.core.objects import JsonObject, ObjectKey, mapping, sequence, text
+from reconciler.errors import Stalled
 
 # A person's patience between a change and its line; answers come from memory on the other side.
 _WATCH_SECONDS: Final = 1.0
@@ -31,6 +32,7 @@ _SINGULAR: Final = {
     Kind.DEVICES: "device",
     Kind.RUNS: "run",
     Kind.REPOSITORIES: "repository",
+    Kind.EXECUTORS: "executor",
 }
 
 
@@ -46,7 +48,7 @@ def get(
     kind: Annotated[
         Kind,
         typer.Argument(
-            metavar="scripts|devices|runs|repositories",
+            metavar="scripts|devices|runs|repositories|executors",
             help="What to show.",
             parser=_kind,
             autocompletion=lambda: list(Kind),
@@ -67,9 +69,10 @@ def get(
         bool, typer.Option("--watch", "-w", help="Go on and print what changes, until Ctrl-C.")
     ] = False,
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Show what a controller holds."""
-    client = Client(controller)
+    client = Client(controller, token=token)
     query = {"limit": str(_RUNS)} if kind is Kind.RUNS else {}
 
     def fetch() -> tuple[JsonObject, ...]:
@@ -159,9 +162,10 @@ def trigger(
     ] = 30.0,
     output: options.Output = options.TextOutput.TEXT,
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Run a Script once, now."""
-    client = Client(controller)
+    client = Client(controller, token=token)
     run_id = client.trigger(ObjectKey(namespace, script), event.encode())
     if not wait:
         if output is options.TextOutput.JSON:
@@ -181,13 +185,21 @@ def trigger(
 def _await_run(client: Client, run_id: str, timeout: float) -> JsonObject:
     deadline = time.monotonic() + timeout
     pause = threading.Event()
-    while (run := client.run(run_id)) is None:
+    while (run := _finished(client, run_id)) is None:
         if time.monotonic() > deadline:
             raise terminal.fail(
                 f"run {run_id} did not finish in {timeout:g} s; see scriptops get runs {run_id}"
             )
         pause.wait(_WAIT_SECONDS)
     return run
+
+
+def _finished(client: Client, run_id: str) -> JsonObject | None:
+    try:
+        return client.run(run_id)
+    except Stalled as refusal:
+        # Who may trigger need not be one who may look, and has to know that it was triggered.
+        raise terminal.fail(f"run {run_id} is queued, but {refusal}") from None
 
 
 def _tell(run: JsonObject) -> None:

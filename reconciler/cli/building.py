@@ -78,7 +78,11 @@ def build(
     terminal.line("watching src/ and manifests/ for changes", stderr=True)
     folders = [root / name for name in (sources.SOURCES, layout.MANIFESTS)]
     for _ in changes(*(folder for folder in folders if folder.is_dir()), raise_interrupt=False):
-        _build(path, root, scope, check=check, output=output)
+        try:
+            _build(path, root, scope, check=check, output=output)
+        except SourceInvalid as error:
+            # It may be half written; the next change may mend it.
+            terminal.line(f"error: {error}", stderr=True)
 
 
 def root_of(path: Path) -> Path:
@@ -144,6 +148,14 @@ def _build_rules(building: Building, bundler: Bundler, manifests: ManifestSet, o
         building.faults.extend(faults)
         if isinstance(bundled, str) and not faults:
             script = layout.script_path(name, version, "js")
+            there = _content(building.root / script)
+            if there is not None and not there.startswith(bundling.BUILT.encode()):
+                message = (
+                    f"{script} was written by hand; raise the version in {folder}/package.json, "
+                )
+                message += "or delete that file to take its place"
+                building.faults.append(bundling.Fault(str(entry), 0, 0, "NotBuiltHere", message))
+                continue
             building.wanted[script] = bundled
             building.built[script] = entry
 

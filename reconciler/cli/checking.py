@@ -41,6 +41,7 @@ def plan(
     context: options.KubeContext = None,
     namespace: options.Namespace = "default",
     allow_namespace: AllowNamespaces = [],  # noqa: B006 - typer's spelling of "none given"
+    cluster_name: options.ForCluster = "default",
     data: options.Data = None,
 ) -> None:
     """Show what a repository, as it lies in a folder, would change in a cluster. Changes nothing.
@@ -50,7 +51,11 @@ def plan(
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that need a cluster pay for one
 
-    scope = Scope(namespace=namespace, namespaces=frozenset({namespace, *allow_namespace}))
+    scope = Scope(
+        namespace=namespace,
+        namespaces=frozenset({namespace, *allow_namespace}),
+        cluster=cluster_name,
+    )
     checked = check(path, scope)
     settings = Settings(
         data=data or data_folder(instance_name(str(checked.root)), os.environ),
@@ -69,7 +74,7 @@ def plan(
         for line in plan_lines(made):
             terminal.line(line)
         terminal.line(str(made.change_set()), stderr=True)
-    if checked.errors or any(not isinstance(step, Skip) for step in made.steps):
+    if checked.errors or any(not isinstance(s, Skip) or s.is_problem for s in made.steps):
         raise typer.Exit(ExitCode.FINDINGS)
 
 

@@ -86,6 +86,11 @@ class Client:
         path = "/".join(urllib.parse.quote(part, safe="") for part in script)
         return text(self._call("POST", f"/scripts/{path}/trigger", body=event).get("runId"))
 
+    def explain(self, script: ObjectKey) -> JsonObject:
+        """Why it did or did not run. Raises `ObjectNotFound`."""
+        path = "/".join(urllib.parse.quote(part, safe="") for part in script)
+        return self._call("GET", f"/scripts/{path}/explain")
+
     def roll_out(self, script: ObjectKey, action: str, revision: int | None = None) -> None:
         """Ask for something of a rollout. Raises `Stalled` with why it cannot be had."""
         path = "/".join(urllib.parse.quote(part, safe="") for part in script)
@@ -155,7 +160,10 @@ def _refusal(status: int, content: bytes, url: str) -> ScriptOpsError:
         )
     if status == 404:
         return ObjectNotFound(message)
-    return Stalled(message, reason=text(problem.get("reason")) or "Refused")
+    reason = text(problem.get("reason")) or "Refused"
+    if reason == "TokenMissing":
+        message = "the controller asks who you are; give --token, or set $SCRIPTOPS_TOKEN"
+    return Stalled(message, reason=reason)
 
 
 def _json(content: bytes, base: str) -> Json:

@@ -67,9 +67,10 @@ def reconcile(
         float, typer.Option(metavar="SECONDS", min=0.1, help="Longest wait of --wait.")
     ] = 60.0,
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Look at a repository now, not at its next interval."""
-    client = Client(controller)
+    client = Client(controller, token=token)
     key = ObjectKey(namespace, repository)
     at = text(client.command(Kind.REPOSITORIES, key, "reconcile").get("requestedAt"))
     if not wait:
@@ -119,9 +120,10 @@ def suspend(
     *,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Apply nothing of a repository any more, or run a Script no more, until it is resumed."""
-    _suspend(what, ObjectKey(namespace, name), "suspend", controller)
+    _suspend(what, ObjectKey(namespace, name), "suspend", Client(controller, token=token))
 
 
 def resume(
@@ -130,14 +132,15 @@ def resume(
     *,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Take back a suspend."""
-    _suspend(what, ObjectKey(namespace, name), "resume", controller)
+    _suspend(what, ObjectKey(namespace, name), "resume", Client(controller, token=token))
 
 
-def _suspend(what: Target, key: ObjectKey, verb: str, controller: str) -> None:
+def _suspend(what: Target, key: ObjectKey, verb: str, client: Client) -> None:
     kind = Kind.SCRIPTS if what is Target.SCRIPT else Kind.REPOSITORIES
-    answer = Client(controller).command(kind, key, verb)
+    answer = client.command(kind, key, verb)
     state = "suspended" if verb == "suspend" else "resumed"
     was = "" if answer.get("changed") else " already"
     terminal.line(f"{what} {key} is{was} {state}")
@@ -151,8 +154,9 @@ def approve(
     *,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Let one plan go on that would delete more than the repository's limits allow."""
     key = ObjectKey(namespace, repository)
-    Client(controller).command(Kind.REPOSITORIES, key, "approve", {"plan": plan})
+    Client(controller, token=token).command(Kind.REPOSITORIES, key, "approve", {"plan": plan})
     terminal.line(f"plan {plan} of {key} is approved")

@@ -65,16 +65,12 @@ def diff(
         str,
         typer.Option(metavar="URL", help="Try the runs that this controller has recorded, too."),
     ] = "",
-    token: Annotated[
-        str,
-        typer.Option(
-            envvar="SCRIPTOPS_TOKEN", metavar="TOKEN", help="What the controller asks for."
-        ),
-    ] = "",
+    token: options.Token = "",
     output: FormatOption = Format.TEXT,
     report: ReportFiles = [],  # noqa: B006 - as above
     namespace: options.Namespace = "default",
     allow_namespace: AllowNamespaces = [],  # noqa: B006 - as above
+    cluster_name: options.ForCluster = "",
 ) -> None:
     """Show what a change would do: objects, artifacts, runs, and which devices get other writers.
 
@@ -83,7 +79,11 @@ def diff(
     """
     gc.disable()  # as in validate
     root = worktree.root_of(path)
-    scope = Scope(namespace=namespace, namespaces=frozenset({namespace, *allow_namespace}))
+    scope = Scope(
+        namespace=namespace,
+        namespaces=frozenset({namespace, *allow_namespace}),
+        cluster=cluster_name,
+    )
     (base, before), (head, after) = _sides(root, revisions)
     runs = [*_of_files(root, recorded), *_of_controller(controller, token, scope)]
     frame = DiffReport(

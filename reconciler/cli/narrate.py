@@ -26,15 +26,26 @@ class Narrator:
     def __init__(self, output: TextOutput = TextOutput.TEXT) -> None:
         self._output = output
         self._console: Console = terminal.console(stderr=output is TextOutput.JSON)
-        self._mark = "✓" if "utf" in self._console.encoding.lower() else "*"
+        has_signs = "utf" in self._console.encoding.lower()
+        self._mark, self._cross = ("✓", "✗") if has_signs else ("*", "x")
 
     def chapter(self, title: str) -> None:
         self._console.print()
         self._console.print(Text(terminal.clean(title), style="bold"))
 
-    def step(self, name: str, detail: str = "", *, took_ms: float | None = None) -> None:
+    def step(
+        self,
+        name: str,
+        detail: str = "",
+        *,
+        took_ms: float | None = None,
+        has_failed: bool = False,
+    ) -> None:
         line = Text("  ")
-        line.append(self._mark, style="green")
+        if has_failed:
+            line.append(self._cross, style="red")
+        else:
+            line.append(self._mark, style="green")
         line.append(f" {terminal.clean(name):<{_NAME_COLUMNS}} ", style="bold cyan")
         line.append(terminal.clean(detail))
         if took_ms is not None:

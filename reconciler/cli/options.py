@@ -57,6 +57,15 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _token(value: str) -> str:
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{value[1:]} cannot be read: {error}") from None
+
+
 Controller = Annotated[
     str,
     typer.Option(
@@ -82,6 +91,15 @@ Mqtt = Annotated[
     str,
     typer.Option(
         "--mqtt", "-m", callback=_address, metavar="HOST:PORT", help="Broker of KubeEdge's topics."
+    ),
+]
+MqttConfig = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="YAML: username, password or passwordFile, tls, version and clientId for the broker.",
+        exists=True,
+        dir_okay=False,
     ),
 ]
 Web = Annotated[
@@ -113,7 +131,15 @@ ClusterName = Annotated[
     typer.Option(
         metavar="NAME",
         callback=_namespace,
-        help="Status commits go to the branch scriptops-status/NAME.",
+        help="What repositories call this cluster; status commits go to scriptops-status/NAME.",
+    ),
+]
+ForCluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster-name",
+        metavar="NAME",
+        help="For which of the clusters that scriptops.yaml names, where it names any.",
     ),
 ]
 Kubeconfig = Annotated[
@@ -125,6 +151,16 @@ Kubeconfig = Annotated[
 KubeContext = Annotated[
     str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig.")
 ]
+KubeApiQps = Annotated[
+    float,
+    typer.Option(
+        min=0.1, metavar="NUMBER", help="Requests a second to the API server, on the long run."
+    ),
+]
+KubeApiBurst = Annotated[
+    int,
+    typer.Option(min=1, metavar="NUMBER", help="Requests to the API server at once after a pause."),
+]
 Secrets = Annotated[
     Path | None,
     typer.Option(
@@ -134,6 +170,24 @@ Secrets = Annotated[
         file_okay=False,
     ),
 ]
+AgeIdentity = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Private keys, as age-keygen writes them, for envFrom.*.age of Scripts.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+Grants = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="What repositories may write besides their own namespace; see docs/many-teams.md.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 Dev = Annotated[
     bool, typer.Option("--dev", help="A version may change its bytes; the change is redeployed.")
 ]
@@ -141,7 +195,58 @@ InsecureListen = Annotated[
     bool,
     typer.Option(
         "--insecure-listen",
-        help="Serve debug, triggers and unauthenticated executors to other machines too.",
+        help="Ask nobody for a token to read, debug or trigger, nor executors for a certificate.",
+    ),
+]
+Audience = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Whom tokens of a Kubernetes cluster must be made for.",
+    ),
+]
+PublicRegistry = Annotated[
+    bool,
+    typer.Option("--public-registry", help="Serve published scripts to who has no token, too."),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Certificate for executors (PEM, with its chain); goes with the two below.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Its private key (PEM).", exists=True, dir_okay=False),
+]
+WebTlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Certificate of the web address (PEM, with its chain); goes with its key.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+ClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Who signs the certificates of executors (PEM).",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+Token = Annotated[
+    str,
+    typer.Option(
+        envvar="SCRIPTOPS_TOKEN",
+        metavar="TOKEN|@FILE",
+        callback=_token,
+        help="Who you are, where the controller asks; with @ the file that holds it.",
     ),
 ]
 Registers = Annotated[
@@ -150,6 +255,25 @@ Registers = Annotated[
         "--allow-register",
         metavar="HOST[:PORT]",
         help="A register from which artifacts may be fetched. May be repeated.",
+    ),
+]
+RegisterConfig = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Credentials of OCI registries, as docker login writes them (.dockerconfigjson).",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+RegisterKeys = Annotated[
+    list[Path],
+    typer.Option(
+        "--register-key",
+        metavar="FILE",
+        help="A cosign.pub: of registers only what one of these signed is run. May be repeated.",
+        exists=True,
+        dir_okay=False,
     ),
 ]
 Network = Annotated[

@@ -74,6 +74,7 @@ def replay(
         DiffOutput, typer.Option("--output", "-o", metavar="table|json", help="How to print it.")
     ] = DiffOutput.TABLE,
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Run a recorded run again, here, and show what is different: outcome, logs, writes, state.
 
@@ -84,7 +85,7 @@ def replay(
 
     if script is not None and revision is not None:
         raise terminal.fail("--script and --revision exclude each other")
-    client = Client(controller)
+    client = Client(controller, token=token)
     recorded = _recorded(run, client)
     values = _pairs(env)
     if script is not None:
@@ -171,6 +172,7 @@ def recordings_verb(
     ] = None,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Show the runs that a controller has recorded, or export them as tests for a repository.
 
@@ -178,7 +180,7 @@ def recordings_verb(
     holds the runs of one version, the newest, each kind of run once; put it beside the script as
     scripts/<name>/<version>.test.yaml.
     """
-    client = Client(controller)
+    client = Client(controller, token=token)
     query = {"limit": str(_MOST), **({} if script is None else {"script": script})}
     found = client.items("recordings", namespace=namespace, query=query)
     wanted = tuple(it for it in found if not run or text(it.get("id")) in run)

@@ -19,10 +19,11 @@ def history(
     namespace: options.Namespace = "default",
     output: options.Output = options.TextOutput.TEXT,
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Show the last revisions that led to anything, newest first."""
     key = ObjectKey(namespace, repository)
-    client = Client(controller)
+    client = Client(controller, token=token)
     found = client.find(Kind.REPOSITORIES, key)
     status = mapping(found.get("status"))
     entries = [mapping(entry) for entry in sequence(status.get("history"))]
@@ -58,6 +59,7 @@ def rollback(
     ] = False,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Put back what the newest revision has changed, without a commit.
 
@@ -65,7 +67,7 @@ def rollback(
     commits go out meanwhile and do not bring it back.
     """
     key = ObjectKey(namespace, repository)
-    client = Client(controller)
+    client = Client(controller, token=token)
     if undo:
         if revision:
             raise typer.BadParameter("a revision and --undo exclude each other")

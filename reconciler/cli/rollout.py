@@ -41,9 +41,10 @@ def status(
     ] = 600.0,
     output: options.Output = options.TextOutput.TEXT,
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Show where a rollout is, how the new version does, and what can be returned to."""
-    client, key = Client(controller), ObjectKey(namespace, script)
+    client, key = Client(controller, token=token), ObjectKey(namespace, script)
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     found = _found(client, key)
@@ -70,10 +71,11 @@ def promote(
     ] = False,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """End the step it is in. A version that was given up is tried again."""
     action = Action.PROMOTE_FULL if full else Action.PROMOTE
-    _ask(controller, ObjectKey(namespace, script), action, "promoted")
+    _ask(Client(controller, token=token), ObjectKey(namespace, script), action, "promoted")
 
 
 @app.command()
@@ -82,9 +84,10 @@ def abort(
     *,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Give the new version up; the one before has all runs again."""
-    _ask(controller, ObjectKey(namespace, script), Action.ABORT, "aborted")
+    _ask(Client(controller, token=token), ObjectKey(namespace, script), Action.ABORT, "aborted")
 
 
 @app.command()
@@ -97,15 +100,22 @@ def undo(
     ] = None,
     namespace: options.Namespace = "default",
     controller: options.Controller = options.CONTROLLER,
+    token: options.Token = "",
 ) -> None:
     """Return to a kept version until the manifest changes, or it is promoted."""
-    _ask(controller, ObjectKey(namespace, script), Action.UNDO, "undone", to_revision)
+    _ask(
+        Client(controller, token=token),
+        ObjectKey(namespace, script),
+        Action.UNDO,
+        "undone",
+        to_revision,
+    )
 
 
 def _ask(
-    controller: str, key: ObjectKey, action: Action, done: str, revision: int | None = None
+    client: Client, key: ObjectKey, action: Action, done: str, revision: int | None = None
 ) -> None:
-    Client(controller).roll_out(key, action.value, revision)
+    client.roll_out(key, action.value, revision)
     terminal.line(f"rollout of {key} is {done}")
 
 

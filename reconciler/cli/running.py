@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 import typer
@@ -22,12 +25,14 @@ from reconciler.cli.terminal import ExitCode
 from reconciler.core.admission import Scope
 from reconciler.core.objects import Json, JsonObject
 from reconciler.core.recordings import Completion, completion_document
-from reconciler.core.runs import Outcome
+from reconciler.core.runs import Outcome, Write
 from reconciler.core.verdicts import written
 
 if TYPE_CHECKING:
     from reconciler.main.running import Rule
     from reconciler.main.trials import Tried
+
+T = TypeVar("T")
 
 _STYLES: Final = {"warn": "yellow", "error": "red", "debug": "dim"}
 _HELP: Final = """\
@@ -118,7 +123,14 @@ def run(
     from reconciler.main import running  # noqa: PLC0415 - only verbs with an engine pay for it
 
     scope = Scope(namespace=namespace, namespaces=frozenset({namespace, *allow_namespace}))
-    world = _world(running.rule(file, scope, script=script))
+    rule = running.rule(file, scope, script=script)
+    if rule.is_borrowed and rule.spec is not None:
+        terminal.line(
+            f"note: no manifest deploys {rule.file}; devices and environment are those of "
+            f"{rule.key.name}, which deploys {rule.spec.manifest.version}",
+            stderr=True,
+        )
+    world = _world(rule)
     world.seed = seed
     if write:
         world.write = write
@@ -136,16 +148,25 @@ def run(
     except ValueError as error:
         raise terminal.fail(str(error)) from None
     if interactive:
-        asyncio.run(_dialogue(world))
+        _dialogue(world)
         return
     trial = running.trial(world.rule, world.activation())
     tried = asyncio.run(running.once(trial, world.rule.content))
+    refused = tuple(running.refused(rule, tried.completion))
     if output is TextOutput.JSON:
         document = completion_document(tried.completion)
-        terminal.as_json({**document, "durationMicroseconds": tried.result.duration_us})
+        refusals = [{"write": written(write), "message": why} for write, why in refused]
+        terminal.as_json(
+            {
+                **document,
+                "refused": refusals,
+                "durationMicroseconds": tried.result.duration_us,
+            }
+        )
     else:
-        terminal.styled(_told(tried))
-    if tried.completion.outcome is not Outcome.SUCCEEDED:
+        terminal.styled(_told(tried, refused))
+    _note_offline(tried)
+    if tried.completion.outcome is not Outcome.SUCCEEDED or refused:
         raise typer.Exit(ExitCode.FINDINGS)
 
 
@@ -193,12 +214,26 @@ def _json(text: str) -> Json:
     return value
 
 
-def _told(tried: Tried) -> Iterator[tuple[str, str]]:
+def _note_offline(tried: Tried) -> None:
+    for request in tried.unanswered:
+        place = urlsplit(request.partition(" ")[2])
+        terminal.line(
+            f"note: {request} was not sent, there is no network here; a test answers it with "
+            "given.fetch, and scriptops up sends it with "
+            f"--network-allow {place.scheme}://{place.netloc}",
+            stderr=True,
+        )
+
+
+def _told(tried: Tried, refused: Sequence[tuple[Write, str]]) -> Iterator[tuple[str, str]]:
     completion = tried.completion
     yield from _log_lines(completion)
     yield from ((f"fetch {request}", "dim") for request in tried.requests)
+    why = dict(refused)
     for write in completion.writes:
         yield written(write), "cyan"
+        if write in why:
+            yield f"refused: {why[write]}", "red"
     if completion.state is not None:
         yield f"state {orjson.dumps(completion.state).decode()}", "dim"
     style = "green" if completion.outcome is Outcome.SUCCEEDED else "red"
@@ -214,21 +249,28 @@ def _log_lines(completion: Completion) -> Iterator[tuple[str, str]]:
 # The dialogue.
 
 
-async def _dialogue(world: World) -> None:
+def _dialogue(world: World) -> None:
     from reconciler.main import laptop, running, trials  # noqa: PLC0415 - as above
 
+    if sys.stdin.isatty():
+        # Arrow keys and a history, for input().
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401, PLC0415 - as it says
     terminal.line(_HELP_FIRST, stderr=True)
-    async with laptop.laptop() as engine:
+    with _Aside() as aside, contextlib.ExitStack() as stack:
+        up = contextlib.AsyncExitStack()
+        stack.callback(lambda: aside.wait(up.aclose()))
+        engine = aside.wait(up.enter_async_context(laptop.laptop()))
         digest = engine.publish(world.rule.content)
-        while (line := await _read()) is not None:
-            if line == ".exit":
-                return
+        while (line := _read()) not in {None, ".exit"}:
             if line:
                 _obey(world, line)
                 continue
             trial = running.trial(world.rule, world.activation())
-            (tried,) = await trials.attempt(engine, [running.published(trial, digest)])
-            terminal.styled(_told(tried))
+            (tried,) = aside.wait(trials.attempt(engine, [running.published(trial, digest)]))
+            refused = tuple(running.refused(world.rule, tried.completion))
+            terminal.styled(_told(tried, refused))
+            _note_offline(tried)
             if tried.completion.state is not None:
                 world.state = dict(tried.completion.state)
 
@@ -236,12 +278,34 @@ async def _dialogue(world: World) -> None:
 _HELP_FIRST: Final = "name=value sets what a device reports, an empty line runs, .help says more"
 
 
-async def _read() -> str | None:
+class _Aside:
+    """An event loop in a thread of its own: Ctrl-C ends `input` in the main thread only."""
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _read() -> str | None:
     """A line of stdin without its end; None at the end."""
-    prompt = "> " if sys.stdin.isatty() else ""
     try:
-        return (await asyncio.to_thread(input, prompt)).strip()
-    except EOFError:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except (EOFError, KeyboardInterrupt):
         return None
 
 

@@ -13,21 +13,26 @@ from typing import Annotated, TypeVar
 import typer
 
 from reconciler.adapters import usergit
-from reconciler.adapters.git import address
-from reconciler.api.scriptrepository import PushWebhook, ScriptRepositorySpec, SecretRef
+from reconciler.api.meta import SecretRef
+from reconciler.api.scriptrepository import PushWebhook, ScriptRepositorySpec
+from reconciler.api.verification import Verification
 from reconciler.cli import options, terminal
 from reconciler.cli.narrate import Narrator
 from reconciler.cli.terminal import ExitCode
+from reconciler.core.pacing import REQUESTS
 from reconciler.ports.git import Remote
 from reconciler.settings import (
+    DEFAULT_AUDIENCE,
     DEFAULT_GRPC,
     DEFAULT_MQTT,
     DEFAULT_RECORDINGS,
     DEFAULT_WEB,
     ClusterKind,
+    ListenTls,
     LogFormat,
     LogLevel,
     Settings,
+    WebTls,
     data_folder,
     instance_name,
     parse_address,
@@ -103,12 +108,16 @@ def up(
     namespace: options.Namespace = "default",
     grpc: options.Grpc = _LOOPBACK_GRPC,
     mqtt: options.Mqtt = str(DEFAULT_MQTT),
+    mqtt_config: options.MqttConfig = None,
     web: options.Web = _LOOPBACK_WEB,
     data: options.Data = None,
     cluster_name: options.ClusterName = "default",
     secrets: options.Secrets = None,
+    age_identity: options.AgeIdentity = None,
     dev: options.Dev = False,
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
+    register_config: options.RegisterConfig = None,
+    register_key: options.RegisterKeys = [],  # noqa: B006 - as above
     network_allow: options.Network = [],  # noqa: B006 - typer's spelling of "none given"
     recordings: options.Recordings = DEFAULT_RECORDINGS,
     log_format: options.LogFormatOption = LogFormat.TEXT,
@@ -117,11 +126,14 @@ def up(
     """Deploy a repository on this machine: controller, executor and simulated devices in one.
 
     Listens on loopback only. A path implies --dev: editing a script in place is enough. Of
-    --secrets, `git` are the credentials of a URL, and `push` lets push webhooks in.
+    --secrets, `git` are the credentials of a URL, `push` lets push webhooks in, and `signers` are
+    the keys without whose signature no commit is deployed.
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
 
     narrator = Narrator()
+    from reconciler.adapters.git import address  # noqa: PLC0415 - what speaks to servers is not small
+
     where = address.parse(Remote(repository))
     url, branch, folder = repository, ref or "main", path or ""
     if where.path is not None:
@@ -131,12 +143,16 @@ def up(
         data=data or data_folder(instance_name(where.url), os.environ),
         grpc=grpc,
         mqtt=mqtt or None,
+        mqtt_config=mqtt_config,
         web=web,
         cluster_name=cluster_name,
         namespace=namespace,
         secrets=secrets,
+        age_identity=age_identity,
         dev=dev or where.path is not None,
         registers=frozenset(allow_register),
+        register_config=register_config,
+        register_keys=tuple(register_key),
         network=tuple(network_allow),
         recordings=recordings,
         log_format=log_format,
@@ -151,6 +167,9 @@ def up(
             results_interval="5s",
             credentials=_secret(secrets, "git"),
             webhook=PushWebhook(secret_ref=push) if (push := _secret(secrets, "push")) else None,
+            verify=Verification(secret_ref=signers)
+            if (signers := _secret(secrets, "signers"))
+            else None,
         )
     except ValueError as error:
         raise terminal.fail(f"{repository}: {error}") from None
@@ -162,25 +181,39 @@ def controller(
     *,
     grpc: options.Grpc = str(DEFAULT_GRPC),
     mqtt: options.Mqtt = str(DEFAULT_MQTT),
+    mqtt_config: options.MqttConfig = None,
     web: options.Web = str(DEFAULT_WEB),
     cluster: options.Cluster = ClusterKind.EMBEDDED,
     cluster_name: options.ClusterName = "default",
     kubeconfig: options.Kubeconfig = None,
     context: options.KubeContext = None,
+    kube_api_qps: options.KubeApiQps = REQUESTS.per_second,
+    kube_api_burst: options.KubeApiBurst = REQUESTS.burst,
     namespace: options.Namespace = "default",
     data: options.Data = None,
     secrets: options.Secrets = None,
+    age_identity: options.AgeIdentity = None,
+    grants: options.Grants = None,
     dev: options.Dev = False,
+    audience: options.Audience = DEFAULT_AUDIENCE,
+    public_registry: options.PublicRegistry = False,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    client_ca: options.ClientCa = None,
+    web_tls_cert: options.WebTlsCert = None,
+    web_tls_key: options.TlsKey = None,
     insecure_listen: options.InsecureListen = False,
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
+    register_config: options.RegisterConfig = None,
+    register_key: options.RegisterKeys = [],  # noqa: B006 - as above
     recordings: options.Recordings = DEFAULT_RECORDINGS,
     log_format: options.LogFormatOption = LogFormat.TEXT,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run a controller for the ScriptRepositories of a cluster.
 
-    Executors connect to --grpc. Debug, triggers and unauthenticated executors are served to
-    loopback only, unless --insecure-listen says otherwise.
+    Executors connect to --grpc, from other machines with a certificate that --client-ca signed. At
+    --web everybody needs a token, unless only this machine reaches it (a loopback address).
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
 
@@ -188,16 +221,27 @@ def controller(
         data=data or data_folder("controller", os.environ),
         grpc=grpc,
         mqtt=mqtt or None,
+        mqtt_config=mqtt_config,
         web=web,
         cluster=cluster,
         cluster_name=cluster_name,
         kubeconfig=kubeconfig,
         context=context,
+        kube_api_qps=kube_api_qps,
+        kube_api_burst=kube_api_burst,
         namespace=namespace,
         secrets=secrets,
+        age_identity=age_identity,
+        grants=grants,
         dev=dev,
+        audience=audience,
+        public_registry=public_registry,
+        tls=_tls(tls_cert, tls_key, client_ca),
+        web_tls=_web_tls(web_tls_cert, web_tls_key),
         insecure_listen=insecure_listen,
         registers=frozenset(allow_register),
+        register_config=register_config,
+        register_keys=tuple(register_key),
         recordings=recordings,
         log_format=log_format,
         log_level=log_level,
@@ -224,6 +268,26 @@ def executor(
     os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
 
 
+def simulate(
+    scenario: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Scenario: which devices there are.")
+    ],
+    *,
+    mqtt: options.Mqtt = str(DEFAULT_MQTT),
+    mqtt_config: options.MqttConfig = None,
+) -> None:
+    """Be the mappers of many devices at a broker, as KubeEdge's are, until stopped.
+
+    The Devices themselves come from a repository; a controller with the same broker drives them.
+    """
+    from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
+
+    if not mqtt:
+        raise typer.BadParameter("--mqtt names the broker to be at")
+    Narrator().note(f"{scenario} is simulated at {mqtt} until this is stopped")
+    _serve(main.simulate(scenario, parse_address(mqtt), mqtt_config))
+
+
 def doctor(context: typer.Context) -> None:
     """Say which layers of the sandbox this machine has, and what the others need.
 
@@ -232,6 +296,22 @@ def doctor(context: typer.Context) -> None:
     """
     command = [sys.executable, "-m", "executor", "doctor", *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
+
+
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ListenTls | None:
+    if cert is None and key is None and client_ca is None:
+        return None
+    if cert is None or key is None or client_ca is None:
+        raise typer.BadParameter("--tls-cert, --tls-key and --client-ca go together")
+    return ListenTls(cert=cert, key=key, client_ca=client_ca)
+
+
+def _web_tls(cert: Path | None, key: Path | None) -> WebTls | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise typer.BadParameter("--web-tls-cert and --web-tls-key go together")
+    return WebTls(cert=cert, key=key)
 
 
 def _secret(folder: Path | None, name: str) -> SecretRef | None:

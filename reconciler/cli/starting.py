@@ -17,13 +17,14 @@ from reconciler.cli import options, terminal
 
 # Engines are asked in a process of their own: this one runs no engine and opens no repository.
 _PROBE: Final = """
-import json
+import json, ssl
 from importlib.metadata import version
 import py_mini_racer, pygit2
 print(json.dumps({
     "V8": py_mini_racer.MiniRacer().v8_version,
     "wasmtime": version("wasmtime"),
     "libgit2": pygit2.LIBGIT2_VERSION,
+    "OpenSSL": ssl.OPENSSL_VERSION.split()[1],
 }))
 """
 _PROBE_SECONDS: Final = 20
@@ -43,7 +44,7 @@ def version(
     *,
     output: options.Output = options.TextOutput.TEXT,
 ) -> None:
-    """Show the versions of scriptops and of the engines in it."""
+    """Show the versions of scriptops and of what in it meets the code and bytes of others."""
     show_version(output)
 
 
@@ -71,6 +72,6 @@ def _engines() -> dict[str, str]:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
-        return dict.fromkeys(("V8", "wasmtime", "libgit2"), "unavailable")
+        return dict.fromkeys(("V8", "wasmtime", "libgit2", "OpenSSL"), "unavailable")
     answer: dict[str, str] = orjson.loads(done.stdout)
     return answer

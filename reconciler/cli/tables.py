@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from reconciler.adapters.git.address import redact
 from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
+from reconciler.core.urls import redact
 
 # Of what a Script remembers; all of it is in `-o json`.
 STATE_CHARACTERS: Final = 60
@@ -23,6 +23,7 @@ class Kind(StrEnum):
     DEVICES = "devices"
     RUNS = "runs"
     REPOSITORIES = "repositories"
+    EXECUTORS = "executors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +228,14 @@ _COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("URL", _url),
         Column("REF", _at("spec", "ref"), wide=True),
         Column("READY MESSAGE", _condition("message"), wide=True),
+    ),
+    Kind.EXECUTORS: (
+        Column("NAME", _at("metadata", "name")),
+        Column("IDENTITY", _at("identity")),
+        Column("TYPES", _at("scriptTypes")),
+        Column("ID", _at("id"), wide=True),
+        Column("SANDBOX", _at("engines", "sandbox"), wide=True),
+        Column("V8", _at("engines", "v8"), wide=True),
     ),
     Kind.DEVICES: (
         Column("NAME", _at("metadata", "name")),

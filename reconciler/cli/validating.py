@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Final
@@ -79,6 +78,7 @@ def validate(
     report: ReportFiles = [],  # noqa: B006 - typer's spelling of "none given"
     namespace: options.Namespace = "default",
     allow_namespace: AllowNamespaces = [],  # noqa: B006 - as above
+    cluster_name: options.ForCluster = "",
 ) -> None:
     """Check manifests and scripts as they lie in a folder; nothing is committed, no network used.
 
@@ -86,9 +86,11 @@ def validate(
     against their manifests and the DeviceModels. Every problem is named with file, line, place and
     fix. What the repository does not hold but a cluster may, such as a Device, is a note.
     """
-    # One look, then the end: collecting would only walk through what is all still in use.
-    gc.disable()
-    scope = Scope(namespace=namespace, namespaces=frozenset({namespace, *allow_namespace}))
+    scope = Scope(
+        namespace=namespace,
+        namespaces=frozenset({namespace, *allow_namespace}),
+        cluster=cluster_name,
+    )
     given = paths or [_HERE]
     root = worktree.root_of(given[0])
     if any(worktree.root_of(path) != root for path in given):
@@ -120,7 +122,7 @@ def _is_wanted(wanted: list[str], output: Format) -> bool:
 async def _checked(root: Path, scope: Scope, base: str, *, with_engine: bool) -> Checked:
     from reconciler.main import checking  # noqa: PLC0415 - only verbs with an engine pay for it
 
-    checked = checking.read(worktree.read(root), scope)
+    checked = checking.read_for_all(worktree.read(root), scope)
     if base:
         before = committree.read(root, committree.commit(root, base))
         checked = checking.against(checked, before.files, base)

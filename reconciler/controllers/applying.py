@@ -10,17 +10,26 @@ from itertools import groupby
 from typing import assert_never
 
 from reconciler.controllers.precedence import Precedence
+from reconciler.controllers.slowstart import SlowStart
 from reconciler.controllers.world import World
-from reconciler.core import plan, pruning
+from reconciler.core import ordering, plan, pruning
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.objects import (
     FIELD_MANAGER,
     JsonObject,
+    ObjectKey,
     Reference,
     Resource,
     reference_of,
 )
-from reconciler.errors import Conflict, ObjectExists, ObjectNotFound, ScriptOpsError
+from reconciler.errors import (
+    Conflict,
+    ObjectExists,
+    ObjectNotFound,
+    ScriptOpsError,
+    Stalled,
+    Transient,
+)
 from reconciler.ports.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -61,14 +70,19 @@ class Applied:
 class Applier:
     """Brings the cluster to what a repository says, for the references it is given.
 
-    One object that fails never stops the others. Steps of one kind run side by side, kinds in the
-    order of the plan.
+    Every write is made with the rights of the repository's ServiceAccount, where it has one. What
+    is read to plan for it is read with our own.
+
+    One object that fails never stops the others, but for Scripts of later waves and those that
+    depend on it. Steps of one kind run side by side, few at first, kinds, and waves of Scripts, in
+    the order of the plan.
     """
 
     def __init__(self, world: World, cluster: Cluster, precedence: Precedence) -> None:
         self._world = world
         self._cluster = cluster
         self._precedence = precedence
+        self._acting: dict[ObjectKey, Cluster] = {}
 
     async def apply(
         self,
@@ -85,9 +99,11 @@ class Applier:
 
         `owned` says how many objects of a kind the repository has.
         """
+        self._acting_for(repository)
         inventory = tuple(inventory)
         absent = (ref for ref in inventory if ref not in desired)
-        live = await self._live({*changed, *absent}, repository, desired)
+        unread = (ref for ref in held if ref.kind == "Script")
+        live = await self._live({*changed, *absent, *unread}, repository, desired)
         made = plan.make(
             changed,
             repository=repository,
@@ -98,19 +114,25 @@ class Applier:
             prune_safe=prune_safe,
         )
         made, pending = pruning.limited(made, repository.prune, owned)
-        slots = asyncio.Semaphore(PARALLEL)
+        start = SlowStart(PARALLEL)
         failures: dict[Reference, ScriptOpsError] = {}
+        missing = ordering.Missing()
 
         async def attempt(step: plan.Step) -> None:
-            async with slots:
-                try:
+            try:
+                async with start.place():
+                    _require(step, missing, failures.values())
                     await self.perform(step, repository, desired)
-                except ScriptOpsError as error:
-                    failures[step.reference] = error
+            except ScriptOpsError as error:
+                failures[step.reference] = error
 
         with self._precedence.applying():
-            for _, steps in groupby(made.steps, lambda step: (type(step), step.reference.kind)):
-                await asyncio.gather(*(attempt(step) for step in steps))
+            for _, steps in groupby(made.steps, _side_by_side):
+                group = tuple(steps)
+                await asyncio.gather(*(attempt(step) for step in group))
+                for step in group:
+                    if isinstance(step, plan.Apply) and step.reference in failures:
+                        missing.add(step.reference.key, step.rank.wave)
         return Applied(
             changes=made.change_set().without(failures),
             skips=tuple(step for step in made.steps if isinstance(step, plan.Skip)),
@@ -142,7 +164,7 @@ class Applier:
         """One step, planned again when it met another state. Raises what the write raises."""
         for attempt in range(TRIES):
             try:
-                await self._write(step)
+                await self._write(step, self._acting_for(repository))
             except (Conflict, ObjectExists, ObjectNotFound):
                 if attempt + 1 == TRIES or not isinstance(step, plan.Create | plan.Patch):
                     raise
@@ -158,23 +180,30 @@ class Applier:
             else:
                 return
 
-    async def _write(self, step: plan.Step) -> None:
+    def _acting_for(self, repository: plan.Repository) -> Cluster:
+        """Raises `Stalled` where nobody can act for it."""
+        account = repository.account
+        if account is None:
+            return self._cluster
+        if account not in self._acting:
+            self._acting[account] = self._cluster.acting_as(account)
+        return self._acting[account]
+
+    async def _write(self, step: plan.Step, cluster: Cluster) -> None:
         match step:
             case plan.Apply() | plan.Quarantine():
                 # Git is what says how a Script should be: whoever else set a field gives way.
-                await self._cluster.apply(
+                await cluster.apply(
                     step.resource, step.document, field_manager=FIELD_MANAGER, force=True
                 )
             case plan.Create():
-                await self._cluster.create(
-                    step.resource, step.document, field_manager=FIELD_MANAGER
-                )
+                await cluster.create(step.resource, step.document, field_manager=FIELD_MANAGER)
             case plan.Patch():
-                await self._cluster.json_patch(
+                await cluster.json_patch(
                     step.resource, step.reference.key, step.ops, field_manager=FIELD_MANAGER
                 )
             case plan.Prune():
-                await self._cluster.delete(step.resource, step.reference.key, uid=step.uid)
+                await cluster.delete(step.resource, step.reference.key, uid=step.uid)
             case plan.Skip():
                 pass
             case _:
@@ -231,6 +260,22 @@ class Applier:
             return await self._cluster.get(resource, ref.key)
         except ObjectNotFound:
             return None
+
+
+def _side_by_side(step: plan.Step) -> tuple[object, ...]:
+    """Steps that follow each other and have this in common may run at once."""
+    return type(step), step.reference.kind, step.rank if isinstance(step, plan.Apply) else None
+
+
+def _require(step: plan.Step, missing: ordering.Missing, errors: Iterable[ScriptOpsError]) -> None:
+    """Raises when something that has to go first could not be written."""
+    if not missing or not isinstance(step, plan.Apply) or step.reference.kind != "Script":
+        return
+    hindrance = missing.hindrance(step.reference.key, step.document)
+    if hindrance is not None:
+        # To be tried again exactly when what it waits for is.
+        kind = Stalled if all(isinstance(error, Stalled) for error in errors) else Transient
+        raise kind(hindrance.message, reason=hindrance.reason)
 
 
 def _resource(

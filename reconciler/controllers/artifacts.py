@@ -8,13 +8,20 @@ from datetime import timedelta
 
 from reconciler.api.script import ManifestRef, ScriptSpec, ScriptType
 from reconciler.controllers.world import World
-from reconciler.core import layout
+from reconciler.core import layout, publishing
 from reconciler.core.objects import ObjectKey
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord, ready_digest
 from reconciler.errors import ArtifactNotFound, Stalled, Waiting
 from reconciler.ports.registers import Registers
 from reconciler.ports.registry import ArtifactRef, Registry
+
+# A Script that somebody else applied may be ahead of the repository that publishes its artifact.
+PUBLISHED_SOON = timedelta(seconds=10)
+
+
+def _nobody(_repository: ObjectKey) -> None:
+    """Nobody looks earlier than by and by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +33,11 @@ class Found:
 
 
 class Artifacts:
-    """Where an artifact comes from: the registry of the repository that applied the Script, or a
-    register elsewhere that its manifest names and the operator allows.
+    """Where an artifact comes from: the registry of the repository that applied the Script or
+    that its register names, or a register elsewhere that the operator allows.
 
-    A register is asked once per version; what it gave is kept by digest.
+    A register is asked once per version; what it gave is kept by digest. `look` has a repository
+    looked at now, for whom a Script waits.
     """
 
     def __init__(
@@ -39,11 +47,13 @@ class Artifacts:
         registers: Registers,
         *,
         is_synced: Callable[[ObjectKey], bool],
+        look: Callable[[ObjectKey], None] = _nobody,
     ) -> None:
         self._world = world
         self._registry = registry
         self._registers = registers
         self._is_synced = is_synced
+        self._look = look
         self._fetched: dict[tuple[str, str, str, ScriptType], Found] = {}
         # Which Scripts run what, so that new bytes find them.
         self._users: dict[ArtifactRef, set[ObjectKey]] = {}
@@ -55,8 +65,12 @@ class Artifacts:
         Raises `Stalled` with reason NoRegister, ArtifactNotFound, VersionTwice, DigestMismatch or
         Forbidden; `Waiting` while the repository has not been read yet; `SourceUnavailable`.
         """
+        named = publishing.named_by(spec.manifest)
+        publisher = self._world.repositories.get(named) if named is not None else None
         if spec.manifest.register_url is None:
             found = self._own(record, spec)
+        elif publisher is not None:
+            found = self._published(record, spec, publisher)
         else:
             found = await self._foreign(record, spec.manifest, spec.manifest.register_url)
         if spec.manifest.digest is not None and spec.manifest.digest != found.digest:
@@ -76,16 +90,9 @@ class Artifacts:
                 reason="NoRegister",
             )
         refs = artifact_refs(owner, spec)
-        self._use(record.key, refs)
-        artifacts = [it for ref in refs if (it := self._registry.resolve(ref)) is not None]
-        if len(artifacts) > 1:
-            raise Stalled(
-                f"{' and '.join(it.ref.file for it in artifacts)} are one version; "
-                "nobody can tell which is meant, so keep one",
-                reason="VersionTwice",
-            )
-        if artifacts:
-            return Found(artifacts[0].digest, artifacts[0].ref.ext)
+        found = self._resolved(record, refs)
+        if found is not None:
+            return found
         if not self._is_synced(owner.key):
             raise Waiting(
                 f"ScriptRepository {owner.key} has not been read yet",
@@ -97,6 +104,37 @@ class Artifacts:
             "spec.manifest.name and version",
             reason="ArtifactNotFound",
         )
+
+    def _published(self, record: ScriptRecord, spec: ScriptSpec, owner: RepositoryRecord) -> Found:
+        """For a Script that somebody else applied."""
+        if not publishing.serves(owner, record.key.namespace):
+            raise Stalled(
+                f"ScriptRepository {owner.key} publishes nothing for namespace "
+                f"{record.key.namespace}; name it in its spec.namespaces",
+                reason="Forbidden",
+            )
+        refs = artifact_refs(owner, spec)
+        found = self._resolved(record, refs)
+        if found is None:
+            self._look(owner.key)
+            raise Waiting(
+                f"ScriptRepository {owner.key} has not published scripts/{refs[0].file} yet",
+                reason="ArtifactPending",
+                requeue_after=PUBLISHED_SOON,
+            )
+        return found
+
+    def _resolved(self, record: ScriptRecord, refs: tuple[ArtifactRef, ...]) -> Found | None:
+        """What is published of these, and new bytes of them find the Script from now on."""
+        self._use(record.key, refs)
+        artifacts = [it for ref in refs if (it := self._registry.resolve(ref)) is not None]
+        if len(artifacts) > 1:
+            raise Stalled(
+                f"{' and '.join(it.ref.file for it in artifacts)} are one version; "
+                "nobody can tell which is meant, so keep one",
+                reason="VersionTwice",
+            )
+        return Found(artifacts[0].digest, artifacts[0].ref.ext) if artifacts else None
 
     def users(self, ref: ArtifactRef) -> frozenset[ObjectKey]:
         """The Scripts that run this artifact, or wait for it."""

@@ -1,19 +1,45 @@
-"""Which Scripts wait for which others: `spec.dependsOn`."""
+"""Which Scripts wait for which others: `spec.dependsOn`, and `spec.wave`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import timedelta
+from itertools import chain
+from typing import NamedTuple
 
 from reconciler.controllers.world import World
+from reconciler.core import quarantine
 from reconciler.core.objects import ObjectKey
+from reconciler.core.ordering import wave_of
 from reconciler.core.scripts import ScriptRecord, ready_digest
 from reconciler.core.store import Delta
 from reconciler.errors import Waiting
 
 # The watch brings what is waited for; this is for a watch that has lost something.
 RETRY = timedelta(minutes=1)
+# Named in a message. As it has to be mended whenever one of them becomes Ready, no more than that.
+NAMED = 3
+
+
+class _Front(NamedTuple):
+    """How far the waves of a repository have come: the first that is not Ready, and by whom.
+
+    `names` are None where they are too many.
+    """
+
+    wave: int
+    names: tuple[ObjectKey, ...] | None
+
+    def __str__(self) -> str:
+        match self.names:
+            case None:
+                return f"more than {NAMED} Scripts of wave {self.wave} are not ready"
+            case (name,):
+                return f"Script {name} of wave {self.wave} is not ready"
+            case names:
+                who = ", ".join(map(str, names))
+                return f"Scripts {who} of wave {self.wave} are not ready"
 
 
 class Dependencies:
@@ -21,11 +47,14 @@ class Dependencies:
 
     A Script waits with a spec that it has not been Ready with. One that is Ready goes on, whatever
     becomes of those it depends on. Scripts that wait for each other wait until somebody mends that.
+    A wave is a dependency on all Scripts of the same repository with a lower one.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._dependents: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)
+        # Scripts that are not Ready, by UID of their repository and by wave, none of them empty.
+        self._unready: dict[str, dict[int, set[ObjectKey]]] = {}
 
     def changed(self, delta: Delta[ScriptRecord]) -> Collection[ObjectKey]:
         """Those who may go on now, or have to learn that there is another to wait for."""
@@ -35,14 +64,20 @@ class Dependencies:
                 del self._dependents[key]
         for key in _wanted(delta.new):
             self._dependents[key].add(delta.key)
-        if _is_ready(delta.old) == _is_ready(delta.new):
-            return ()
-        return tuple(self._dependents.get(delta.key, ()))
+        woken = self._moved(delta)
+        if _is_ready(delta.old) != _is_ready(delta.new):
+            woken.update(self._dependents.get(delta.key, ()))
+        return woken
 
     def require(self, record: ScriptRecord) -> None:
-        """Raises `Waiting` with reason DependencyNotReady."""
+        """Raises `Waiting` with reason WaveNotReady or DependencyNotReady."""
         if _is_ready(record):
             return
+        wave, front = _wave(record), self._front(record.repository_uid)
+        if front is not None and front.wave < wave:
+            raise Waiting(
+                f"it is of wave {wave}, and {front}", reason="WaveNotReady", requeue_after=RETRY
+            )
         for key in _wanted(record):
             found = self._world.scripts.get(key)
             if _is_ready(found):
@@ -54,6 +89,44 @@ class Dependencies:
                 requeue_after=RETRY,
             )
 
+    def _moved(self, delta: Delta[ScriptRecord]) -> set[ObjectKey]:
+        """Take in whether a Script is Ready, and say whom that concerns in its and later waves.
+
+        Costs by the number of waves, and by who is concerned only when a wave begins or ends or
+        its last few become Ready.
+        """
+        old, new = _place(delta.old), _place(delta.new)
+        if old == new:
+            return set()
+        repositories = {place[0] for place in (old, new) if place is not None}
+        before = {uid: self._front(uid) for uid in repositories}
+        if old is not None:
+            waves = self._unready[old[0]]
+            waves[old[1]].discard(delta.key)
+            if not waves[old[1]]:
+                del waves[old[1]]
+            if not waves:
+                del self._unready[old[0]]
+        if new is not None:
+            self._unready.setdefault(new[0], {}).setdefault(new[1], set()).add(delta.key)
+        woken: set[ObjectKey] = set()
+        for uid in repositories:
+            after = self._front(uid)
+            if after == before[uid]:
+                continue
+            first = min(front.wave for front in (before[uid], after) if front is not None)
+            later = (keys for wave, keys in self._unready.get(uid, {}).items() if wave > first)
+            woken.update(chain.from_iterable(later))
+        return woken
+
+    def _front(self, repository_uid: str) -> _Front | None:
+        waves = self._unready.get(repository_uid)
+        if not waves:
+            return None
+        wave = min(waves)
+        keys = waves[wave]
+        return _Front(wave, tuple(sorted(keys)) if len(keys) <= NAMED else None)
+
 
 def _wanted(record: ScriptRecord | None) -> list[ObjectKey]:
     if record is None or record.spec is None:
@@ -61,6 +134,19 @@ def _wanted(record: ScriptRecord | None) -> list[ObjectKey]:
     return [
         ObjectKey(it.namespace or record.key.namespace, it.name) for it in record.spec.depends_on
     ]
+
+
+def _wave(record: ScriptRecord) -> int:
+    return record.spec.wave if record.spec is not None else wave_of(record.document)
+
+
+def _place(record: ScriptRecord | None) -> tuple[str, int] | None:
+    """Where a Script stands that holds up later waves. One that is on its way out does not."""
+    if record is None or not record.repository_uid or _is_ready(record):
+        return None
+    if record.deleting or quarantine.is_marked(record.document):
+        return None
+    return record.repository_uid, _wave(record)
 
 
 def _is_ready(record: ScriptRecord | None) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from reconciler.controllers.environments import Environments
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight, Runnable
@@ -16,6 +17,7 @@ from reconciler.controllers.shadowing import Shadows
 from reconciler.controllers.triggering import Triggering, new_run_id
 from reconciler.controllers.world import World
 from reconciler.core import activation
+from reconciler.core.environment import Environment
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runqueue import QUANTUM, RunQueue
 from reconciler.core.runs import (
@@ -79,6 +81,7 @@ class Dispatcher:
         queue: RunQueue,
         sessions: SessionServer,
         memory: Memory,
+        environments: Environments,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -88,6 +91,7 @@ class Dispatcher:
         self._queue = queue
         self._sessions = sessions
         self._memory = memory
+        self._environments = environments
         self._clock = clock
         self._metrics = metrics
         self._epoch = epoch
@@ -136,11 +140,16 @@ class Dispatcher:
     def in_flight(self) -> int:
         return len(self._in_flight) + len(self._returned)
 
+    def in_flight_of(self, script: ObjectKey) -> int:
+        flights = (*self._in_flight.values(), *self._returned.values())
+        return sum(flight.run.script == script for flight in flights)
+
     # What sessions say.
 
     def connected(self, executor: ExecutorInfo) -> None:
         self._executors[executor.id] = _Executor(executor)
-        log.info("executor connected", extra={"executor": executor.name})
+        who = {"executor": executor.name, "identity": executor.identity}
+        log.info("executor connected", extra=who)
         self._metrics.executors.set(len(self._executors))
         self.on_executors()
 
@@ -183,11 +192,21 @@ class Dispatcher:
             flight = self._in_flight.get(result.key.run_id)
             if flight is None or flight.executor != executor or flight.run.key != result.key:
                 self._metrics.stale_results_total.inc()
+                if flight is not None and flight.executor != executor:
+                    self._tell_foreign(executor, result.key.run_id)
                 continue
             if result.outcome is Outcome.UNAVAILABLE and flight.tries < UNAVAILABLE_ATTEMPTS:
                 self._return(flight)
                 continue
             self._finish(flight, result)
+
+    def _tell_foreign(self, executor: ExecutorId, run_id: RunId) -> None:
+        """An executor that answers for another is mistaken, or not what it says."""
+        known = self._executors.get(executor)
+        told = {} if known is None else {"executor": known.info.name}
+        who = "" if known is None else known.info.identity
+        extra = {**told, "identity": who, "run_id": run_id}
+        log.warning("result of a run of another executor", extra=extra)
 
     # Loops.
 
@@ -241,7 +260,7 @@ class Dispatcher:
         dispatches += self._second_tries(executor, executor.credit - len(dispatches))
         groups = self._queue.take(
             executor.credit - len(dispatches),
-            blocked=_OfOtherTypes(self._runnables, executor.info.script_types),
+            blocked=_Blocked(self._runnables, executor.info.script_types, self._environments),
             single=_Single(self._runnables, self._memory),
         )
         for group in (part for whole in groups for part in self._by_version(whole)):
@@ -283,6 +302,9 @@ class Dispatcher:
             script_type = flight.runnable.ref.script_type
             if len(dispatches) >= room:
                 break
+            # What it is sent with now may be another version than it came back from.
+            if not self._environments.are_ready(self._runnables.get(flight.run.script)):
+                continue
             if script_type not in executor.info.script_types or (
                 flight.executor == executor.info.id
                 and self._others_can_run(script_type, but=executor.info.id)
@@ -321,7 +343,8 @@ class Dispatcher:
                 self.triggering.dispatched(run)
             state = self._memory.of(run.uid)
             now = self._clock.now()
-            data = self._activation(run, runnable, state, now)
+            environment = self._environments.of(runnable)
+            data = self._activation(run, runnable, state, now, environment)
             flight = InFlight(
                 run=run,
                 runnable=runnable,
@@ -330,10 +353,13 @@ class Dispatcher:
                 tries=tries,
                 state=state,
                 activation=data,
+                environment=environment,
             )
             if runnable.candidate is not None and runnable.candidate.share is None:
                 tried = runnable.candidate.runnable
-                told = self._activation(run, tried, state, now)
+                others = self._environments.of(tried)
+                told = self._activation(run, tried, state, now, others)
+                flight.environment = environment.hiding(others)
                 flight.shadow_activation = told if len(told) <= MAX_ACTIVATION else b""
             if len(data) > MAX_ACTIVATION:
                 message = f"its event and the devices it reads are more than {MAX_ACTIVATION} bytes"
@@ -362,7 +388,9 @@ class Dispatcher:
         waits = limits.wait_ms / 1000 if runnable.ref.network_allow else 0.0
         return self._clock.monotonic() + ANSWER_GRACE + wall * (runs + 1) + waits
 
-    def _activation(self, run: Run, runnable: Runnable, state: bytes, now: float) -> bytes:
+    def _activation(
+        self, run: Run, runnable: Runnable, state: bytes, now: float, environment: Environment
+    ) -> bytes:
         namespace = run.script.namespace
         return activation.build(
             run,
@@ -371,6 +399,7 @@ class Dispatcher:
             model=self._world.model,
             now=now,
             state=state,
+            secrets=environment.values,
         )
 
     def _is_single(self, runnable: Runnable) -> bool:
@@ -460,13 +489,24 @@ class _Single:
         )
 
 
-class _OfOtherTypes:
-    """The Scripts an executor has no engine for, as the container `RunQueue.take` asks."""
+class _Blocked:
+    """The Scripts an executor has no engine for, and those that wait for a part of their
+    environment, as the container `RunQueue.take` asks.
+    """
 
-    def __init__(self, runnables: dict[ObjectKey, Runnable], script_types: frozenset[str]) -> None:
+    def __init__(
+        self,
+        runnables: dict[ObjectKey, Runnable],
+        script_types: frozenset[str],
+        environments: Environments,
+    ) -> None:
         self._runnables = runnables
         self._script_types = script_types
+        self._environments = environments
 
     def __contains__(self, script: object) -> bool:
         runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
-        return runnable is not None and not runnable.script_types <= self._script_types
+        if runnable is None:
+            return False
+        is_other = not runnable.script_types <= self._script_types
+        return is_other or not self._environments.are_ready(runnable)

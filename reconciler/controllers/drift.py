@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import PurePosixPath
 
 from reconciler.api.scriptrepository import DriftMode
 from reconciler.controllers.applying import Applier
@@ -16,7 +17,7 @@ from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.repositorystatus import RepositoryStatuses
 from reconciler.controllers.world import World
-from reconciler.core import drift, plan
+from reconciler.core import conditions, drift, plan
 from reconciler.core.drift import Drifted, Fight
 from reconciler.core.models import ModelRecord
 from reconciler.core.objects import (
@@ -77,6 +78,8 @@ class Drift:
         self._metrics = metrics
         self._seen: dict[Reference, float] = {}
         self._fights: dict[Reference, Fight] = {}
+        # What was deleted by others and may stay away, with the digest of its manifest.
+        self.deleted: dict[Reference, str] = {}
         # By repository: what is not as git says, and is left so for now.
         self._drifted: dict[ObjectKey, dict[Reference, Drifted]] = {}
         self.loop: KeyLoop[Reference] = KeyLoop(
@@ -143,9 +146,34 @@ class Drift:
             if ref not in left and not self._fight(ref).contended:
                 self._settled(record.key, ref)
 
+    def read_first(
+        self,
+        record: RepositoryRecord,
+        tree: str,
+        desired: Mapping[Reference, plan.Desired],
+        held: Collection[Reference],
+    ) -> None:
+        """A repository has been read for the first time by this process.
+
+        What is not there though this very tree had been applied was deleted while nobody looked.
+        Where the branch has changed meanwhile that cannot be told from what is new.
+        """
+        status, spec = record.status, record.spec
+        verdict = conditions.verdict_of(status.conditions)
+        if verdict is None or spec is None or status.digest != f"sha1:{tree}":
+            return
+        if verdict.status == "Unknown" or status.problem_count > len(status.problems):
+            return
+        failed = {problem.path for problem in status.problems}
+        for ref, wanted in desired.items():
+            path = PurePosixPath(spec.path, getattr(wanted, "path", ""))
+            if self._world.of(ref) is None and ref not in held and str(path) not in failed:
+                self.deleted[ref] = wanted.digest
+
     def repository_gone(self, key: ObjectKey) -> None:
         for ref in self._drifted.pop(key, ()):
             self._fights.pop(ref, None)
+            self.deleted.pop(ref, None)
 
     # The reconcile.
 
@@ -154,6 +182,7 @@ class Drift:
         if claim is None:
             self._seen.pop(ref, None)
             self._fights.pop(ref, None)
+            self.deleted.pop(ref, None)
             for key in tuple(self._drifted):
                 self._settled(key, ref)
             return Result()
@@ -220,6 +249,8 @@ class Drift:
         return Result()
 
     def _tell(self, found: Drifted, claim: Claim) -> None:
+        if not any(found.pointers):
+            self.deleted[found.reference] = claim.desired[found.reference].digest
         known = self._drifted.get(claim.record.key, {}).get(found.reference)
         if found == known:
             return
@@ -285,6 +316,7 @@ class Drift:
             self.statuses_loop.add_after(key, STATUS_SECONDS)
 
     def _settled(self, key: ObjectKey, ref: Reference) -> None:
+        self.deleted.pop(ref, None)
         of_repository = self._drifted.get(key, {})
         if of_repository.pop(ref, None) is not None:
             self.statuses_loop.add_after(key, STATUS_SECONDS)

@@ -64,7 +64,8 @@ class Finisher:
             uid=run.uid,
             version=flight.runnable.version,
         )
-        self.runs.add(record)
+        told = flight.environment.record(record)
+        self.runs.add(told)
         if self.recordings is not None and flight.activation:
             self.recordings.put(
                 Recording(
@@ -83,7 +84,7 @@ class Finisher:
                 run_id=run.key.run_id,
                 cause=run.cause.value,
                 outcome=outcome,
-                message=message,
+                message=told.message,
                 finished_at=now,
                 duration_us=result.duration_us,
                 changed=len(effects.changed),
@@ -91,7 +92,7 @@ class Finisher:
             ),
         )
         for listener in self.listeners:
-            listener(record)
+            listener(told)
 
     async def _remember(self, flight: InFlight, state: bytes) -> tuple[Outcome, str]:
         """Keep what the Script is to remember: after the effects, so that a crash in between

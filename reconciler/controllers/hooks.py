@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from reconciler.api.scriptrepository import PushWebhook, ScriptRepositorySpec
+from reconciler.api.verification import VerificationMode
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.secrets import Secrets
 from reconciler.controllers.world import World
@@ -122,7 +123,15 @@ class PushHooks:
             for change in delivery.changes or ()
             if not change.ref or pushes.branch_of(change.ref) == spec.ref
         ]
+        if not ours and _waits_for_tags(spec):
+            # Whichever it is: a tag may be what the branch's commit has waited for.
+            tags = [change for change in delivery.changes or () if pushes.is_tag(change.ref)]
+            ours = [Change("", "", "") for _ in tags[:1]]
         if not ours or spec.suspend:
             return Heard.IGNORED
         looked_at = [self._pushed(repository, change) for change in ours]
         return Heard.QUEUED if any(looked_at) else Heard.CURRENT
+
+
+def _waits_for_tags(spec: ScriptRepositorySpec) -> bool:
+    return spec.verify is not None and spec.verify.mode is not VerificationMode.HEAD

@@ -14,6 +14,7 @@ LOOPS = (
     "ScriptRepository",
     "CommitStatus",
     "Notification",
+    "StatusNotes",
     "Drift",
     "DriftStatus",
 )
@@ -25,6 +26,7 @@ WRITES = ("written", "unchanged", "refused")
 COMMITS = ("pushed", "unchanged", "refused", "error")
 NOTIFIED = ("sent", "dropped")
 STATUSES = ("pending", "success", "failure", "throttled", "error")
+MQTT = ("received", "published", "dropped", "refused", "taken", "rejected", "unknown")
 HEARD = ("queued", "current", "duplicate", "ignored", "ping", "refused")
 # A run takes microseconds to its limit, by default 1 s.
 RUN_BUCKETS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -61,6 +63,12 @@ class Metrics:
         )
         self.runs_refused_total = counter(
             "runs_refused_total", "Runs not taken in because too many waited.", cause=tuple(Cause)
+        )
+        self.runs_given_up_total = counter(
+            "runs_given_up_total", "Runs that have not succeeded at any of their starts."
+        )
+        self.ticks_total = counter(
+            "ticks_total", "Times of schedules that came.", result=("due", "missed")
         )
         self.stale_results_total = counter(
             "stale_results_total", "Results dropped because their run was not in flight."
@@ -104,6 +112,9 @@ class Metrics:
         )
         self.shadow_runs_total = counter(
             "shadow_runs_total", "Runs of shadows compared.", result=("same", "differs")
+        )
+        self.mqtt_messages_total = counter(
+            "mqtt_messages_total", "Messages from and to the MQTT broker.", result=MQTT
         )
         self.executors = gauge("executors", "Executors connected.")
         self.executor_credit = gauge("executor_credit", "Runs that executors would take now.")

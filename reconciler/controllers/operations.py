@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,10 +11,12 @@ from itertools import islice
 import orjson
 
 from reconciler.controllers.dispatching import Dispatcher
+from reconciler.controllers.explaining import Explainer
 from reconciler.controllers.rolloutrequests import RolloutRequests
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core.conditions import rfc3339
+from reconciler.core.ledger import WhyNot
 from reconciler.core.models import typed
 from reconciler.core.objects import Json, JsonObject, ObjectKey
 from reconciler.core.repositories import RepositoryRecord
@@ -32,6 +35,10 @@ REMEMBERED_RUNS = 10_000
 REMEMBERED_OUTPUT = 32 * 1024 * 1024
 
 
+# Requests that wait for a run to end: half of the connections that there may be.
+WAITERS = 256
+
+
 class RunLog:
     """The newest finished runs; of older ones not the output, when there is much of it."""
 
@@ -42,9 +49,14 @@ class RunLog:
         # Those with output, oldest first.
         self._with_output: deque[tuple[RunId, int]] = deque()
         self._held = 0
+        # Who waits for which.
+        self._waiters: dict[asyncio.Future[RunRecord], RunId] = {}
 
     def add(self, record: RunRecord) -> None:
         self._runs[record.run_id] = record
+        for future, run_id in self._waiters.items():
+            if run_id == record.run_id and not future.done():
+                future.set_result(record)
         if len(self._runs) > self._size:
             self._runs.popitem(last=False)
         length = sum(len(line.text) for line in record.logs)
@@ -59,6 +71,24 @@ class RunLog:
 
     def get(self, run_id: RunId) -> RunRecord | None:
         return self._runs.get(run_id)
+
+    async def ended(self, run_id: RunId, *, seconds: float) -> RunRecord | None:
+        """The run once it has finished; None when it has not in so long. Raises `Waiting`."""
+        record = self._runs.get(run_id)
+        if record is not None:
+            return record
+        if len(self._waiters) >= WAITERS:
+            raise Waiting("too many wait for runs to end already", reason="TooManyWait")
+        future = asyncio.get_running_loop().create_future()
+        self._waiters[future] = run_id
+        try:
+            async with asyncio.timeout(seconds):
+                ended: RunRecord = await future
+                return ended
+        except TimeoutError:
+            return None
+        finally:
+            del self._waiters[future]
 
     def newest(self, *, namespace: str | None, script: str | None) -> Sequence[RunRecord]:
         return [
@@ -83,6 +113,7 @@ class ControllerOperations:
         not_ready: Callable[[], Sequence[str]],
         state_of: Callable[[str], bytes],
         rollouts: RolloutRequests,
+        explainer: Explainer,
         recordings: Recordings | None = None,
     ) -> None:
         self._world = world
@@ -93,6 +124,7 @@ class ControllerOperations:
         self._not_ready = not_ready
         self._state_of = state_of
         self._rollouts = rollouts
+        self._explainer = explainer
         self._recordings = recordings
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]:
@@ -110,6 +142,19 @@ class ControllerOperations:
         records = (self._world.device(k) for k in keys if namespace in {None, k.namespace})
         return [self._device(record) for record in records if record is not None]
 
+    def executors(self) -> Sequence[JsonObject]:
+        return [
+            {
+                "kind": "Executor",
+                "metadata": {"name": executor.name},
+                "id": executor.id,
+                "identity": executor.identity,
+                "scriptTypes": sorted(executor.script_types),
+                "engines": dict(executor.engines),
+            }
+            for executor in sorted(self._dispatcher.executors, key=lambda it: (it.name, it.id))
+        ]
+
     def runs(
         self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
     ) -> Sequence[JsonObject]:
@@ -118,6 +163,10 @@ class ControllerOperations:
 
     def run(self, run_id: RunId) -> JsonObject | None:
         record = self._runs.get(run_id)
+        return None if record is None else _run(record)
+
+    async def outcome(self, run_id: RunId, *, seconds: float) -> JsonObject | None:
+        record = await self._runs.ended(run_id, seconds=seconds)
         return None if record is None else _run(record)
 
     async def recording(self, run_id: RunId) -> JsonObject | None:
@@ -138,6 +187,7 @@ class ControllerOperations:
         if record is None:
             raise ObjectNotFound(f"there is no Script {script}")
         if record.spec is not None and record.spec.suspend:
+            self._triggering.note(script, WhyNot.SUSPENDED, cause)
             raise Forbidden(f"Script {script} is suspended", reason="Suspended")
         if (
             cause is Cause.WEBHOOK
@@ -150,9 +200,14 @@ class ControllerOperations:
             )
         if self._triggering.index.get(script) is None:
             ready = next((c for c in record.status.conditions if c.type == "Ready"), None)
+            self._triggering.note(script, WhyNot.NOT_READY, cause)
             why = f": {ready.message}" if ready is not None and ready.message else ""
             raise Waiting(f"Script {script} is not ready{why}", reason="NotReady")
-        return self._triggering.request(script, cause, event)
+        return await self._triggering.accept(script, cause, event)
+
+    def explain(self, script: ObjectKey) -> JsonObject:
+        last = next(iter(self._runs.newest(namespace=script.namespace, script=script.name)), None)
+        return self._explainer.explain(script, last)
 
     async def roll_out(
         self, script: ObjectKey, action: Action, *, revision: int | None = None

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import PurePosixPath
 
 from reconciler.api.meta import duration
 from reconciler.api.script import ScriptStatus
 from reconciler.api.scriptrepository import (
+    ApplyPolicy,
     Counts,
-    DriftPolicy,
     ScriptRepositorySpec,
 )
-from reconciler.controllers import prunes, repositorystatus, secrets, statustargets
+from reconciler.controllers import prunes, repositorystatus
 from reconciler.controllers.applying import Applied, Applier
 from reconciler.controllers.branches import Branches
 from reconciler.controllers.claims import Claim
 from reconciler.controllers.drift import Drift
 from reconciler.controllers.events import Events
+from reconciler.controllers.fleet import Fleet
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.openings import Opened, Openings
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.precedence import Precedence
-from reconciler.controllers.progress import Listener, Progress, of_commit
+from reconciler.controllers.progress import Listener, Progress, Synced, of_commit
 from reconciler.controllers.prunes import Prunes
 from reconciler.controllers.repositorystatus import SUSPENDED, RepositoryStatuses
 from reconciler.controllers.revisions import Reading, Revisions
@@ -38,25 +37,27 @@ from reconciler.core import conditions, history, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.conditions import Verdict
+from reconciler.core.grants import NO_GRANTS, Grants
 from reconciler.core.objects import (
     SCRIPT_REPOSITORIES,
     ObjectKey,
     Reference,
     Resource,
 )
-from reconciler.core.problems import Problem
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.errors import (
     ScriptOpsError,
     SourceInvalid,
+    SourceUnverified,
     Stalled,
     Transient,
 )
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
-from reconciler.ports.git import Git, Remote
+from reconciler.ports.clusters import Clusters
+from reconciler.ports.git import Git
 from reconciler.ports.registry import ArtifactRef, Registry
 
 log = logging.getLogger(__name__)
@@ -67,49 +68,8 @@ WORKERS = 8
 WATCH_RETRY = 5.0
 
 
-@dataclass(slots=True)
-class _State:
-    """What is known of one repository in this process."""
-
-    uid: str
-    spec: ScriptRepositorySpec
-    remote: Remote
-    target: StatusTarget | None
-    revisions: Revisions
-    watch: asyncio.Task[None]
-    # Objects to plan for: changed in git or by somebody, skipped before, or not written yet.
-    wanted: set[Reference] = field(default_factory=set)
-    # Whether all that carries our label is to be compared with git, not only what changed.
-    is_whole: bool = False
-    synced: bool = False
-    # What a revision is just being applied to, and the drift policy that this was last done with.
-    applying: frozenset[Reference] = frozenset()
-    drift: DriftPolicy = field(default_factory=DriftPolicy)
-    # Commits that the mirror holds for rollbacks.
-    kept: frozenset[str] = frozenset()
-
-
 class _Unfinished(Transient):
     """Some writes failed, and the status says so."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synced:
-    """A revision that was taken in. `published` counts artifacts whose bytes are new."""
-
-    key: ObjectKey
-    revision: str
-    changes: ChangeSet
-    published: int
-    problems: tuple[Problem, ...]
-    seconds: float
-
-    def __str__(self) -> str:
-        """For people: `2 created, 40 unchanged, 1 artifact published`."""
-        if not self.published:
-            return str(self.changes)
-        what = f"{self.published} artifact{'s' if self.published > 1 else ''} published"
-        return what if self.changes == ChangeSet() else f"{self.changes}, {what}"
 
 
 class Repositories:
@@ -136,29 +96,25 @@ class Repositories:
         cluster_name: str,
         replace_versions: bool,
         allow_repositories: bool = False,
+        grants: Grants = NO_GRANTS,
+        clusters: Clusters,
         served: Callable[[], frozenset[Resource]],
         in_use: Callable[[ArtifactRef], bool],
         published: Callable[[Collection[ArtifactRef]], None],
         synced: Callable[[ObjectKey], None],
     ) -> None:
         self._world = world
-        self._cluster = cluster
-        self._git = git
-        self._registry = registry
         self._commits = commits
         self._events = events
         self._clock = clock
         self._metrics = metrics
-        self._cluster_name = cluster_name
-        self._replace_versions = replace_versions
-        self._allow_repositories = allow_repositories
+        self._grants = grants
         self._served = served
-        self._in_use = in_use
         self._published = published
         self._synced = synced
         self._applier = Applier(world, cluster, precedence)
-        self._states: dict[ObjectKey, _State] = {}
         self._statuses = RepositoryStatuses(cluster, events, clock=clock, metrics=metrics)
+        self._fleet = Fleet(cluster, clusters, self._statuses, name=cluster_name)
         self._prunes = Prunes(events)
         self.drift = Drift(
             world,
@@ -174,11 +130,26 @@ class Repositories:
             "ScriptRepository", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
         )
         self.branches = Branches(self.loop, clock=clock)
+        self._openings = Openings(
+            cluster,
+            git,
+            registry,
+            grants,
+            clock=clock,
+            cluster_name=cluster_name,
+            replace_versions=replace_versions,
+            allow_repositories=allow_repositories,
+            in_use=in_use,
+            wake=self.loop.add,
+        )
         # Told of each commit when it has been read, and again when that led to a verdict.
         self.progress: list[Listener] = []
         commits.is_live = lambda key: key in world.scripts
         # Told of each revision that led to anything.
         self.listeners: list[Callable[[Synced], None]] = []
+
+    async def stop(self) -> None:
+        await self._openings.stop()
 
     # Wake-ups.
 
@@ -191,13 +162,13 @@ class Repositories:
         """What the revision read last says of an object; None where it says nothing to go by."""
         live = self._world.of(ref)
         # Of two that want it the one whose it is.
-        found = [(k, s) for k, s in self._states.items() if ref in s.revisions.desired]
+        found = [(k, s) for k, s in self._openings.items() if ref in s.revisions.desired]
         found.sort(key=lambda pair: live is None or pair[1].uid != live.repository_uid)
         for key, state in found[:1]:
             record = self._world.repositories.get(key)
             if record is None or record.spec is None or record.uid != state.uid:
                 return None
-            if ref in state.revisions.held:
+            if record.spec.apply is ApplyPolicy.NONE or ref in state.revisions.held:
                 return None
             return Claim(
                 record=record,
@@ -213,8 +184,13 @@ class Repositories:
 
     def is_synced(self, key: ObjectKey) -> bool:
         """Whether the repository has been read since this process started."""
-        state = self._states.get(key)
+        state = self._openings.get(key)
         return state is not None and state.synced
+
+    def notes(self, key: ObjectKey) -> StatusTarget | None:
+        """Where commits of a repository are noted."""
+        state = self._openings.get(key)
+        return state.notes if state is not None else None
 
     def status_changed(self, record: ScriptRecord, status: ScriptStatus, transition: bool) -> None:  # noqa: FBT001 - a listener's signature
         """Commit a Script's status to its repository's status ref."""
@@ -225,7 +201,7 @@ class Repositories:
 
     def status_not_pushed(self, target: StatusTarget, error: Exception) -> None:
         """Tell whoever looks at a repository that its results stay here for now."""
-        for key, state in self._states.items():
+        for key, state in self._openings.items():
             if state.target == target:
                 reason = getattr(error, "reason", "InternalError")
                 message = f"results are kept and pushed later: {error}"
@@ -234,8 +210,8 @@ class Repositories:
     def _commit_status(
         self, record: ScriptRecord, status: ScriptStatus | None, *, transition: bool
     ) -> None:
-        owner = self._world.repository(record.repository_uid) if record.repository_uid else None
-        state = self._states.get(owner.key) if owner else None
+        owner = self._world.owner_of(record)
+        state = self._openings.get(owner.key) if owner else None
         if owner is None or state is None or state.target is None:
             return
         try:
@@ -254,13 +230,16 @@ class Repositories:
     async def _reconcile(self, key: ObjectKey) -> Result:
         record = self._world.repositories.get(key)
         if record is None:
-            self._close(key)
+            self._openings.close(key)
             self.drift.repository_gone(key)
             self.branches.forget(key)
             return Result()
         try:
             if record.spec is None:
                 raise Stalled(record.problem, reason="InvalidSpec")
+            if record.spec.clusters:
+                self._openings.close(key)
+                return await self._fleet.reconcile(record, record.spec)
             if record.spec.suspend:
                 await self._statuses.report(
                     record, conditions.ready(SUSPENDED, "what runs goes on running"), None
@@ -271,8 +250,10 @@ class Repositories:
             raise
         except ScriptOpsError as error:
             verdict = repositorystatus.verdict_of(error)
+            if isinstance(error, SourceUnverified):
+                self._statuses.verified(record, ("False", error.reason, str(error)))
             await self._statuses.report(record, verdict, None)
-            self._tell_failed(record, verdict)
+            self._tell_failed(record, verdict, of_read=isinstance(error, SourceUnverified))
             if isinstance(error, Stalled) and record.spec is not None:
                 # A person must act, and that may be in git: look again as often as ever.
                 log.warning(
@@ -284,12 +265,19 @@ class Repositories:
 
     async def _sync(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Result:
         started = self._clock.monotonic()
-        state = await self._state(record, spec)
-        reading = await state.revisions.read(timeout=duration(spec.timeout), rollback=spec.rollback)
+        state = await self._openings.open(record, spec)
+        # What others apply is the branch, whatever is to be rolled back here.
+        rollback = spec.rollback if spec.apply is ApplyPolicy.ALL else None
+        reading = await state.revisions.read(timeout=duration(spec.timeout), rollback=rollback)
         self._metrics.git_fetch_seconds.observe(self._clock.monotonic() - started)
+        if reading.verified:
+            self._statuses.verified(record, ("True", "Succeeded", reading.verified))
         again = self.branches.seen(record.key, reading.commit.id, spec)
         self._tell(Progress(record=record, commit=reading.commit.id))
         self._published(reading.published)
+        if reading.is_first:
+            revisions = state.revisions
+            self.drift.read_first(record, reading.commit.tree, revisions.desired, revisions.held)
         # Kept until it has been planned for: the cluster may not answer this time.
         state.wanted |= reading.changed
         state.is_whole |= reading.is_first
@@ -298,6 +286,11 @@ class Repositories:
             state.wanted |= state.revisions.desired.keys()
             state.drift = spec.drift
         applied: Applied | None = None
+        if spec.apply is ApplyPolicy.NONE:
+            state.wanted, state.is_whole, state.is_left = set(), False, True
+        elif state.is_left:
+            state.wanted |= state.revisions.desired.keys()
+            state.is_whole, state.is_left = True, False
         if state.wanted or state.is_whole:
             applied = await self._apply(record, spec, state)
         if not state.synced:
@@ -316,23 +309,26 @@ class Repositories:
         self,
         record: RepositoryRecord,
         spec: ScriptRepositorySpec,
-        state: _State,
+        state: Opened,
     ) -> Applied:
         revisions = state.revisions
-        held = revisions.held
+        held, scope = revisions.held, revisions.scope
         wanted, is_whole = state.wanted, state.is_whole
         # What somebody changes meanwhile is for the next time.
         state.wanted, state.is_whole = set(), False
         state.applying = frozenset(wanted)
         try:
             applied = await self._applier.apply(
-                [ref for ref in wanted if ref not in held],
+                # What it may not write any more it may not delete either.
+                [ref for ref in wanted if ref not in held and scope.covers(ref)],
                 repository=self._plan_repository(record, spec, revisions),
                 desired=revisions.desired,
-                inventory=self._inventory(record.uid) if is_whole else (),
+                inventory=self._inventory(record.uid, scope) if is_whole else (),
                 held=held,
                 prune_safe=revisions.prune_safe,
-                owned=lambda kind: sum(ref.kind == kind for ref in self._inventory(record.uid)),
+                owned=lambda kind: sum(
+                    ref.kind == kind for ref in self._inventory(record.uid, scope)
+                ),
             )
         except BaseException:
             state.wanted |= wanted
@@ -351,7 +347,7 @@ class Repositories:
         self,
         record: RepositoryRecord,
         spec: ScriptRepositorySpec,
-        state: _State,
+        state: Opened,
         reading: Reading,
         applied: Applied | None,
         started: float,
@@ -368,7 +364,7 @@ class Repositories:
         status = repositories.Applied(
             revision=revision,
             digest=f"sha1:{reading.commit.tree}",
-            counts=before.counts if is_known else _counts(state, changes),
+            counts=_counts(state, changes, before.counts if is_known else None),
             problems=[repositorystatus.reported(problem, spec.path) for problem in problems],
             pending_prune=prunes.pending_prune(applied),
             history=before.history,
@@ -387,7 +383,11 @@ class Repositories:
             await state.revisions.keep(kept, owner=record.uid)
             state.kept = kept
         verdict = repositorystatus.verdict(
-            revision, problems, _to_be_tried_again(applied), status.rollback
+            revision,
+            problems,
+            _to_be_tried_again(applied),
+            status.rollback,
+            is_left=state.is_left,
         )
         verdict = prunes.judged(verdict, record, applied)
         await self._statuses.report(record, verdict, status)
@@ -400,6 +400,8 @@ class Repositories:
                 verdict=of_commit(verdict, state.revisions.reverted, spec.rollback),
                 written={ref.key: desired[ref].digest for ref in written if ref in desired},
                 is_change=not changes.is_empty,
+                counts=status.counts,
+                problems=len(problems),
             )
         )
         if changes.is_empty and not (reading.is_first or reading.changed or reading.published):
@@ -423,13 +425,15 @@ class Repositories:
         for listener in self.progress:
             listener(progress)
 
-    def _tell_failed(self, record: RepositoryRecord, verdict: Verdict) -> None:
-        """Of a commit that could not be read; of one that was, no failure of git says anything."""
-        state = self._states.get(record.key)
+    def _tell_failed(self, record: RepositoryRecord, verdict: Verdict, *, of_read: bool) -> None:
+        """Of a commit that could not be read; of one that was, no failure of git says anything,
+        but `of_read` that its key counts no more does.
+        """
+        state = self._openings.get(record.key)
         tip = state.revisions.tip if state is not None else None
         read = state.revisions.commit if state is not None else None
-        if tip is not None and (read is None or read.id != tip.id):
-            self._tell(Progress(record=record, commit=tip.id, verdict=verdict))
+        if tip is not None and (of_read or read is None or read.id != tip.id):
+            self._tell(Progress(record=record, commit=tip.id, verdict=verdict, problems=1))
 
     def _plan_repository(
         self, record: RepositoryRecord, spec: ScriptRepositorySpec, revisions: Revisions
@@ -442,91 +446,25 @@ class Repositories:
             served=plan.writable(self._served()),
             prune=spec.prune,
             drift=spec.drift,
+            deleted=self.drift.deleted,
             now=self._clock.now(),
+            account=self._grants.account(record.key, spec),
         )
 
-    def _inventory(self, uid: str) -> list[Reference]:
-        """Every live object that carries our label."""
+    def _inventory(self, uid: str, scope: Scope) -> list[Reference]:
+        """Every live object that carries our label, and that it may delete."""
         world = self._world
-        return [
+        labelled = (
             *(Reference("Script", *r.key) for r in world.scripts if r.repository_uid == uid),
             *(Reference("Device", *r.key) for r in world.devices if r.repository_uid == uid),
             *(Reference("DeviceModel", *r.key) for r in world.models if r.repository_uid == uid),
-        ]
-
-    # What is kept per repository.
-
-    async def _state(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> _State:
-        branch = statustargets.branch(spec, self._cluster_name)
-        state = self._states.get(record.key)
-        remote = Remote(spec.url, await self._secrets(record.key.namespace, spec))
-        options = await statustargets.options(self._cluster, record.key.namespace, spec)
-        target = statustargets.target(remote, branch, spec, options) if branch else None
-        same = (record.uid, remote, _identity(spec))
-        if state is not None and (state.uid, state.remote, _identity(state.spec)) == same:
-            state.spec, state.target = spec, target
-            return state
-        self._close(record.key)
-        revisions = Revisions(
-            record.key,
-            self._git.source(remote),
-            self._registry,
-            branch=spec.ref,
-            folder=PurePosixPath(spec.path or "."),
-            scope=Scope(
-                namespace=record.key.namespace,
-                namespaces=frozenset(spec.namespaces),
-                repositories=self._allow_repositories,
-            ),
-            replace_versions=self._replace_versions,
-            in_use=self._in_use,
         )
-        watch = asyncio.create_task(self._watch(record.key, revisions))
-        state = self._states[record.key] = _State(
-            record.uid, spec, remote, target, revisions, watch
-        )
-        return state
-
-    async def _watch(self, key: ObjectKey, revisions: Revisions) -> None:
-        while True:
-            try:
-                async for _ in revisions.changes():
-                    self.loop.add(key)
-            except ScriptOpsError as error:
-                log.debug("watch of a local repository ended", extra={"error": str(error)})
-            await self._clock.sleep(WATCH_RETRY)
-
-    def _close(self, key: ObjectKey) -> None:
-        state = self._states.pop(key, None)
-        if state is not None:
-            state.watch.cancel()
-            state.revisions.close()
-
-    async def _secrets(
-        self, namespace: str, spec: ScriptRepositorySpec
-    ) -> Mapping[str, str] | None:
-        if spec.credentials is None:
-            return None
-        key = ObjectKey(namespace, spec.credentials.name)
-        return await secrets.read(self._cluster, key, field="spec.credentials.name")
-
-    async def stop(self) -> None:
-        tasks = [state.watch for state in self._states.values()]
-        for key in tuple(self._states):
-            self._close(key)
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return [ref for ref in labelled if scope.covers(ref)]
 
 
 def _asks(record: RepositoryRecord) -> tuple[object, ...]:
     """What asks for a reconcile when it changes."""
     return (record.uid, record.generation, record.requested_at)
-
-
-def _identity(spec: ScriptRepositorySpec) -> tuple[object, ...]:
-    """The part of a spec that cannot change under a repository that is being read."""
-    return (spec.url, spec.ref, spec.path, tuple(spec.namespaces))
 
 
 def _revision(spec: ScriptRepositorySpec, commit: str) -> str:
@@ -539,8 +477,10 @@ def _to_be_tried_again(applied: Applied | None) -> Sequence[ScriptOpsError]:
     return [error for error in failures if not isinstance(error, Stalled)]
 
 
-def _counts(state: _State, changes: ChangeSet) -> Counts:
-    """What this revision did not touch is unchanged in it, too."""
+def _counts(state: Opened, changes: ChangeSet, known: Counts | None) -> Counts | None:
+    """What this revision did not touch is unchanged in it, too. None where others apply it."""
+    if state.is_left or known is not None:
+        return None if state.is_left else known
     revisions = state.revisions
     done = {*changes.created, *changes.configured, *changes.skipped, *revisions.held}
     desired = revisions.desired

@@ -28,7 +28,7 @@ from reconciler.core.conditions import Verdict
 from reconciler.core.drift import Drifted
 from reconciler.core.objects import SCRIPT_REPOSITORIES, STATUS_FIELD_MANAGER, Reference
 from reconciler.core.problems import Problem
-from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.repositories import ConditionWords, RepositoryRecord
 from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError, Stalled, Waiting
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
@@ -50,6 +50,8 @@ class RepositoryStatuses:
         self._commits: dict[str, CommitId] = {}
         self._committed: dict[str, Callable[[CommitId], None]] = {}
         self._drifted: dict[str, Sequence[Drifted]] = {}
+        # What was said last, for which generation of the spec.
+        self._verified: dict[str, tuple[int, ConditionWords]] = {}
         # A status is written whole, by one of those who have something to say at a time.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -72,13 +74,14 @@ class RepositoryStatuses:
     ) -> None:
         """With `applied` None, what was reached before stays as it is."""
         async with self._turns[record.uid]:
+            record = replace(record, status=self.latest(record))
             status = repositories.status_of(
-                replace(record, status=self.latest(record)),
+                record,
                 verdict,
                 applied,
                 status_commit=self._commits.get(record.uid, ""),
                 now=self._clock.now(),
-                drifted=self._drifted.get(record.uid, ()),
+                others=self._others(record),
             )
             if record.requested_at and not is_suspended(verdict):
                 at = record.requested_at
@@ -100,9 +103,21 @@ class RepositoryStatuses:
                 previous=before.conditions,
                 generation=before.observed_generation,
                 now=self._clock.now(),
-                others=repositories.drift_condition(drifted),
+                others=self._others(replace(record, status=before)),
             )
             await self._write(record, before.model_copy(update={"conditions": told}))
+
+    def verified(self, record: RepositoryRecord, told: ConditionWords) -> None:
+        """What is said of signatures, from the next status on."""
+        self._verified[record.uid] = record.generation, told
+
+    def _others(self, record: RepositoryRecord) -> Mapping[str, ConditionWords]:
+        generation, told = self._verified.get(record.uid, (-1, None))
+        told = told if generation == record.generation else None
+        return {
+            **repositories.drift_condition(self._drifted.get(record.uid, ())),
+            **repositories.verified_condition(record, told),
+        }
 
     async def _write(self, record: RepositoryRecord, status: ScriptRepositoryStatus) -> None:
         before = self.latest(record)
@@ -173,7 +188,10 @@ def verdict(
     problems: Sequence[Problem],
     failed: Sequence[ScriptOpsError],
     rollback: RollbackStatus | None = None,
+    *,
+    is_left: bool = False,
 ) -> Verdict:
+    """`is_left`: others apply what is in the revision."""
     if failed:
         return conditions.reconciling(
             failed[0].reason, f"{len(failed)} objects not applied yet: {failed[0]}"
@@ -181,6 +199,8 @@ def verdict(
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return conditions.stalled(problems[0].reason, f"{problems[0]}{more}")
+    if is_left:
+        return conditions.ready("Published", f"published {revision}; others apply it")
     if rollback is not None and rollback.files:
         files = "file is" if rollback.files == 1 else "files are"
         message = (

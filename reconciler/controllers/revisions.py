@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from reconciler.api.repository import RepositoryFile
 from reconciler.api.scriptrepository import Rollback
+from reconciler.controllers.verification import Verifier
 from reconciler.core import layout
 from reconciler.core.admission import Scope
 from reconciler.core.crosscheck import CrossCheck
@@ -37,6 +38,8 @@ class Reading:
     changed: frozenset[Reference]
     published: frozenset[ArtifactRef]
     is_first: bool
+    # Who signed the commits that it comes from; empty where no signature is asked for.
+    verified: str = ""
 
 
 class Revisions:
@@ -57,15 +60,17 @@ class Revisions:
         scope: Scope,
         replace_versions: bool,
         in_use: Callable[[ArtifactRef], bool],
+        verifier: Verifier | None = None,
     ) -> None:
         self._repository = repository
         self._source = source
         self._registry = registry
         self._branch = branch
         self._folder = folder
-        self._scope = scope
+        self.scope = scope
         self._replace_versions = replace_versions
         self._in_use = in_use
+        self._verifier = verifier
         self._commit: Commit | None = None
         # What the branch pointed to last, whatever came of it.
         self.tip: Commit | None = None
@@ -75,7 +80,7 @@ class Revisions:
 
     def _forget(self) -> None:
         self._commit = None
-        self._manifests = ManifestSet(self._scope)
+        self._manifests = ManifestSet(self.scope)
         self._check = CrossCheck(self._manifests)
         self._rules = RepositoryFile()
         # Problems of files other than manifests, by path.
@@ -120,6 +125,11 @@ class Revisions:
         """Have these to roll back to, and no others."""
         await self._source.keep([CommitId(commit) for commit in commits], owner=owner)
 
+    async def _verify(self, commit: CommitId, timeout: timedelta) -> list[str]:
+        if self._verifier is None:
+            return []
+        return [await self._verifier.verify(commit, timeout=timeout)]
+
     async def _rolled_back(self, tip: Commit, rollback: Rollback, timeout: timedelta) -> Commit:
         bad = await self._source.find(CommitId(rollback.quarantined), timeout=timeout)
         good = await self._source.find(CommitId(rollback.revision), timeout=timeout)
@@ -139,12 +149,20 @@ class Revisions:
         Artifacts are published when it returns, so that manifests which name them may be applied.
         Raises `SourceUnavailable` and `SourceInvalid` as the source does, and `Stalled` with
         reason EmptySource when the folder is gone or holds nothing any more: what was deployed
-        from it stays.
+        from it stays. Raises `SourceUnverified` before anything is read of a commit that is not
+        signed as asked for.
         """
         commit = self.tip = await self._source.fetch(self._branch, timeout=timeout)
+        # The very commits whose files are applied, whatever was read of an equal tree before. Of
+        # the one that a rollback keeps away nothing is.
+        signed = await self._verify(commit.id, timeout)
         self.reverted = 0
         if rollback is not None:
             commit = await self._rolled_back(commit, rollback, timeout)
+            signed += await self._verify(CommitId(rollback.revision), timeout)
+        return replace(await self._read(commit), verified="; ".join(signed))
+
+    async def _read(self, commit: Commit) -> Reading:
         before = self._commit
         if before is not None and before.tree == commit.tree:
             self._commit = commit
@@ -182,16 +200,17 @@ class Revisions:
             return replace(reading, changed=reading.changed | gone, is_first=False)
         if rules is not None:
             await self._take_rules(rules)
+        self._require_own(diff)
         changes = [c for c in diff.changes if not layout.is_ignored(c.path, self._rules)]
         refused = _refusals(diff.refused)
         scripts, published = await self._take_scripts(changes, refused)
         manifests = await self._take_manifests(changes, refused)
         self._unread -= by_path.keys()
         for path, problem in refused.items():
-            if not layout.is_manifest(path):
+            if not layout.is_manifest(path, self._overlay):
                 self._file_problems[path] = (problem,)
                 hides = before is None or self._below([path])
-                if hides and path.parts[0] == layout.MANIFESTS:
+                if hides and layout.hides_manifests(path, self._overlay):
                     self._unread.add(path)
         changed = self._manifests.update(manifests)
         lacked = self._check.without_artifact
@@ -262,12 +281,33 @@ class Revisions:
         else:
             self._file_problems[change.path] = read
 
+    @property
+    def _overlay(self) -> str:
+        """The cluster whose folder is read; "" where there are none for clusters."""
+        return self.scope.cluster if self._rules.clusters else ""
+
+    def _require_own(self, diff: TreeDiff) -> None:
+        """Raises `Stalled` where it is not known, or denied, that this is deployed here."""
+        problem = layout.cluster_problem(self._rules, self.scope.cluster)
+        if problem:
+            raise Stalled(f"{problem}; nothing was changed", reason="ClusterNotNamed")
+        if layout.REPOSITORY_FILE in self._file_problems and any(
+            layout.is_overlay(change.path) for change in diff.changes
+        ):
+            first = self._file_problems[layout.REPOSITORY_FILE][0]
+            raise Stalled(
+                f"{first.path}:{first.line}: {first.message}. Until it can be read nobody knows "
+                f"what {layout.CLUSTERS}/ is for; nothing was changed",
+                reason="RepositoryFileInvalid",
+            )
+
     async def _take_manifests(
         self, changes: Iterable[FileChange], refused: Mapping[PurePosixPath, Problem]
     ) -> Mapping[PurePosixPath, Change]:
-        wanted = [change for change in changes if layout.is_manifest(change.path)]
+        cluster = self._overlay
+        wanted = [change for change in changes if layout.is_manifest(change.path, cluster)]
         taken: dict[PurePosixPath, Change] = {
-            path: problem for path, problem in refused.items() if layout.is_manifest(path)
+            path: problem for path, problem in refused.items() if layout.is_manifest(path, cluster)
         }
         taken.update({change.path: None for change in wanted if change.blob is None})
         async for change, content in self._contents(wanted, limit=MAX_MANIFEST_BYTES):

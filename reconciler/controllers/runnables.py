@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from reconciler.api.meta import duration, size
 from reconciler.api.script import ScriptSpec
+from reconciler.core.environment import NOTHING, Environment
 from reconciler.core.objects import ObjectKey
 from reconciler.core.rollouts import Share
 from reconciler.core.runs import (
@@ -23,14 +24,13 @@ from reconciler.core.runs import (
 class Runnable:
     """A Script as it is dispatched: what the executor is told, and the grants its writes need.
 
-    `secrets` are names of its environment whose values came from Secrets.
+    `secrets` are names of its environment whose values nobody else may see.
     """
 
     ref: ScriptRef
     uid: str
     spec: ScriptSpec
     revision: str
-    secrets: frozenset[str] = frozenset()
     # Of a Script with rollouts: which version this is, the generation whose spec it was, and the
     # one that is tried beside it.
     version: str = ""
@@ -42,6 +42,15 @@ class Runnable:
         tried = self.candidate
         is_shared = tried is not None and tried.share is not None and tried.share.takes(run)
         return tried.runnable if tried is not None and is_shared else self
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        return frozenset(self.spec.env_from)
+
+    @property
+    def dispatched(self) -> tuple[Runnable, ...]:
+        """The versions that a run of it may be sent with, shadows too."""
+        return (self,) if self.candidate is None else (self, self.candidate.runnable)
 
     @property
     def canaries(self) -> frozenset[str]:
@@ -85,11 +94,13 @@ class InFlight:
     deadline: float
     tries: int = 1
     # What the Script remembered when the run was dispatched.
-    state: bytes = b""
+    state: bytes = field(default=b"", repr=False)
     # As it was sent, for the recording.
-    activation: bytes = b""
+    activation: bytes = field(default=b"", repr=False)
     # What a shadow of it would be sent.
-    shadow_activation: bytes = b""
+    shadow_activation: bytes = field(default=b"", repr=False)
+    # What is hidden in all that is told of it.
+    environment: Environment = NOTHING
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:

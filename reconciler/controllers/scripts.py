@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
-from reconciler.api.script import ScriptSpec, ScriptStatus
+from reconciler.api.meta import duration
+from reconciler.api.script import Qos, ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts, Found
 from reconciler.controllers.dependencies import Dependencies
 from reconciler.controllers.dispatching import Dispatcher
+from reconciler.controllers.environments import Environments
 from reconciler.controllers.events import Events
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.memory import Memory
@@ -20,7 +22,7 @@ from reconciler.controllers.runnables import script_ref
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
-from reconciler.core import conditions
+from reconciler.core import conditions, cron, gating
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import SCRIPTS, ObjectKey
 from reconciler.core.runs import Outcome, RunResult
@@ -43,8 +45,14 @@ log = logging.getLogger(__name__)
 
 # A load takes milliseconds; only one that takes longer is worth a status of its own.
 LOAD_PATIENCE = 0.5
+# Runs that end as the one before them are counted at once and told together: a Script may run
+# hundreds of times a second, and to reconcile it takes as long as to run it.
+COUNT_SECONDS = 0.1
 # How soon an artifact is asked for again that could not be fetched.
 ARTIFACT_RETRY = timedelta(seconds=5)
+# How soon a register elsewhere is asked again for what a person has to mend: it tells nobody when
+# somebody pushes or signs what it lacked. Ten thousand Scripts are 33 requests a second.
+REGISTER_RETRY = timedelta(minutes=5)
 
 
 class _Loading(Waiting):
@@ -68,6 +76,7 @@ class Scripts:
         statuses: ScriptStatuses,
         events: Events,
         memory: Memory,
+        environments: Environments,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -79,6 +88,7 @@ class Scripts:
         self._statuses = statuses
         self._events = events
         self._memory = memory
+        self._environments = environments
         self._clock = clock
         self._dependencies = Dependencies(world)
         self._facts: dict[str, RunFacts] = {}
@@ -161,7 +171,8 @@ class Scripts:
             runs=facts.runs + 1,
             failures=facts.failures + (last.outcome is not Outcome.SUCCEEDED),
         )
-        self.loop.add(key)
+        before = facts.last.outcome if facts.last is not None else None
+        self.loop.add_after(key, COUNT_SECONDS if last.outcome is before else 0)
 
     # The reconcile.
 
@@ -192,6 +203,8 @@ class Scripts:
             if not self._keep_running(record):
                 self._stop(record)
             verdict = conditions.stalled(error.reason, str(error))
+            if record.spec is not None and record.spec.manifest.register_url is not None:
+                requeue = REGISTER_RETRY
         except Transient as error:
             self._resume(record)
             verdict = conditions.reconciling(error.reason, str(error))
@@ -211,6 +224,7 @@ class Scripts:
             raise Stalled(record.problem, reason="InvalidSpec")
         found = await self._artifacts.find(record, record.spec)
         self._require_loaded(record, record.spec, found)
+        await self._environments.require(record, record.spec)
         self._dependencies.require(record)
         return record.spec, found
 
@@ -283,6 +297,14 @@ class Scripts:
                 read_change=spec.execute_policy.read_change,
                 run_on_deploy=spec.execute_policy.run_on_deploy,
                 canaries=runnable.canaries,
+                gate=gating.gate_of(spec),
+                durable=spec.execute_policy.qos is Qos.AT_LEAST_ONCE,
+                schedule=cron.schedule(
+                    spec.execute_policy.cron,
+                    key=record.uid,
+                    starting_deadline=_seconds(spec.execute_policy.starting_deadline),
+                    jitter=_seconds(spec.execute_policy.jitter),
+                ),
             ),
             adopt=deployment.is_known or ready_digest(record) == digest,
         )
@@ -295,6 +317,7 @@ class Scripts:
         self._triggering.forget(record.key, record.uid)
         self._dispatcher.remove(record.key)
         self._memory.forget(record.uid)
+        self._environments.forget(record.uid)
         self._artifacts.release(record.key)
         self._statuses.forget(record.key)
         self._facts.pop(record.uid, None)
@@ -332,6 +355,10 @@ class Scripts:
         return self._facts.get(
             record.uid, RunFacts(runs=record.status.runs, failures=record.status.failures)
         )
+
+
+def _seconds(text: str | None) -> float:
+    return duration(text).total_seconds() if text else 0.0
 
 
 def _concerns_us(old: ScriptRecord, new: ScriptRecord) -> bool:

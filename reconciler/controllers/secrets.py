@@ -6,9 +6,9 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from reconciler.core.objects import SECRETS, ObjectKey, mapping
+from reconciler.core.objects import SECRETS, JsonObject, ObjectKey, mapping
 from reconciler.errors import ObjectNotFound, Stalled
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
@@ -44,9 +44,35 @@ async def read(cluster: Cluster, key: ObjectKey, *, field: str) -> Mapping[str, 
         ) from error
 
 
+async def read_labelled(cluster: Cluster, key: ObjectKey) -> Secret:
+    """Raises `ObjectNotFound`, and what the cluster raises."""
+    secret = await cluster.get(SECRETS, key)
+    metadata = mapping(secret.get("metadata"))
+    return Secret(mapping(secret.get("data")), mapping(metadata.get("labels")))
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A Secret as the cluster has it: its values are in Base64."""
+
+    data: JsonObject = field(repr=False)
+    labels: JsonObject
+
+    def text(self, name: str) -> str | None:
+        """None where there is no such key. Raises `Stalled` with reason SecretInvalid."""
+        if name not in self.data:
+            return None
+        try:
+            return base64.b64decode(str(self.data[name]), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise Stalled(
+                f"its key {name} holds a value that is not text", reason="SecretInvalid"
+            ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
-    data: Mapping[str, str]
+    data: Mapping[str, str] = field(repr=False)
     at: float
 
 

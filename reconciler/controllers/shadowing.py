@@ -133,14 +133,15 @@ class Shadows:
         flight = pair.flight
         stable = self._wanted(flight.runnable, pair.result, flight.state)
         shadow = self._wanted(pair.tried, result, flight.state)
+        hide = flight.environment.text
         return Compared(
             script=flight.run.script,
             uid=flight.run.uid,
             version=pair.tried.version,
             run_id=flight.run.key.run_id,
             outcome=result.outcome,
-            stable=_told([it for it in stable if it not in shadow]),
-            shadow=_told([it for it in shadow if it not in stable]),
+            stable=_told([hide(it) for it in stable if it not in shadow]),
+            shadow=_told([hide(it) for it in shadow if it not in stable]),
         )
 
     def _wanted(self, runnable: Runnable, result: RunResult, state: bytes) -> tuple[str, ...]:

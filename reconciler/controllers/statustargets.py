@@ -57,3 +57,10 @@ def target(
         results_interval=duration(spec.results_interval),
         options=options,
     )
+
+
+def notes(
+    remote: Remote, spec: ScriptRepositorySpec, options: StatusOptions
+) -> StatusTarget | None:
+    """Where commits get a line, as `target`; None where they are to have none."""
+    return target(remote, spec.status_notes, spec, options) if spec.status_notes else None

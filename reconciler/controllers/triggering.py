@@ -1,25 +1,37 @@
-"""From what happened to a wish for a run: device changes, deployments, webhooks."""
+"""From what happened to a wish for a run: device changes, deployments, webhooks, ticks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
+from math import inf
 from uuid import uuid4
 
+import orjson
+
+from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.world import World
-from reconciler.core import triggers
+from reconciler.core import gating, triggers
+from reconciler.core.conditions import rfc3339
+from reconciler.core.gating import Gate
+from reconciler.core.ledger import Ledger, WhyNot
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runqueue import Offered, RunQueue
 from reconciler.core.runs import Cause, Run, RunId, RunKey
 from reconciler.core.triggers import Subscription, TriggerIndex
 from reconciler.core.twins import DeviceRecord
-from reconciler.errors import ObjectNotFound, Waiting
+from reconciler.errors import ObjectNotFound, Transient, Waiting
 from reconciler.ports.clock import Clock
 from reconciler.ports.state import Evaluation, Evaluations
 
 
 def new_run_id() -> RunId:
     return RunId(uuid4().hex)
+
+
+def _nobody_asks(_script: ObjectKey) -> None:
+    """Nothing has a schedule."""
 
 
 class Triggering:
@@ -35,6 +47,7 @@ class Triggering:
         world: World,
         queue: RunQueue,
         evaluations: Evaluations,
+        deliveries: Deliveries,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -45,14 +58,23 @@ class Triggering:
         self._world = world
         self._queue = queue
         self._evaluations = evaluations
+        self._deliveries = deliveries
         self._clock = clock
         self._metrics = metrics
         self._wake = wake
         self._epoch = epoch
         self._evaluated = dict(evaluations.load())
+        self.ledger = Ledger()
+        # Told of each Script for which something may become due by the clock, or not any more.
+        self.on_due: Callable[[ObjectKey], None] = _nobody_asks
         # By UID of the Script and name of the device: the values a wish was made for. Ahead of
         # `_evaluated`, which moves when a run is dispatched.
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}
+        # By UID: what conditions, debounce and throttle have come to.
+        self._gates: dict[str, gating.State] = {}
+        # By UID: a wish that a gate has let through is not dispatched yet. What is kept on disk is
+        # the gate from before it, so that a crash loses no run.
+        self._wished: set[str] = set()
 
     def subscribe(self, subscription: Subscription, *, adopt: bool = False) -> None:
         """Take up a Script, or a changed one.
@@ -70,6 +92,9 @@ class Triggering:
             subscription.digest,
         )
         self.index.put(subscription)
+        self._prime(subscription)
+        self._deliveries.resume(subscription.key)
+        self.on_due(subscription.key)
         if known is not None and not is_new:
             self._seen[subscription.uid] = dict(known.values)
             self._catch_up(subscription)
@@ -89,17 +114,27 @@ class Triggering:
     def unsubscribe(self, script: ObjectKey) -> None:
         """Start no more runs of it; what it was run for stays known."""
         self.index.remove(script)
-        self._queue.drop(script)
+        dropped = self._queue.drop(script)
+        self._deliveries.park(script, dropped)
+        for run in dropped:
+            if run not in self._deliveries:
+                self.note(script, WhyNot.DROPPED, run.cause)
+        self.on_due(script)
 
     def forget(self, script: ObjectKey, uid: str) -> None:
         """The Script is gone for good."""
         self.unsubscribe(script)
+        self.ledger.forget(script)
+        self._deliveries.forget(uid)
         self._seen.pop(uid, None)
+        self._gates.pop(uid, None)
+        self._wished.discard(uid)
         if self._evaluated.pop(uid, None) is not None:
             self._evaluations.remove(uid)
 
     def keep_only(self, uids: Container[str]) -> None:
         """Forget all Scripts but these: the others went while nobody was looking."""
+        self._deliveries.keep_only(uids)
         for uid in [uid for uid in self._evaluated if uid not in uids]:
             del self._evaluated[uid]
             self._evaluations.remove(uid)
@@ -111,7 +146,82 @@ class Triggering:
             before = seen.get(device.key.name, {})
             if triggers.changed(device, before):
                 seen[device.key.name] = {**before, **triggers.known_values(device)}
-                self._wish(subscription, Cause.READ_CHANGE, device.key.name)
+                if subscription.gate is None:
+                    self._wish(subscription, Cause.READ_CHANGE, device.key.name)
+                else:
+                    self._judge(subscription, subscription.gate, device)
+            else:
+                self.note(subscription.key, WhyNot.UNCHANGED, Cause.READ_CHANGE, device.key.name)
+
+    def _judge(self, subscription: Subscription, gate: Gate, device: DeviceRecord) -> None:
+        uid, name = subscription.uid, device.key.name
+        self._gates[uid], why = gating.changed(
+            gate, self._gates[uid], name, gating.values_of(device), self._clock.now()
+        )
+        if why is not None:
+            self.note(subscription.key, why, Cause.READ_CHANGE, name)
+        if self.look(subscription.key) < inf:
+            self.on_due(subscription.key)
+
+    def look(self, script: ObjectKey) -> float:
+        """Wish for what the gate of a Script has due by now; when to look again."""
+        subscription = self.index.get(script)
+        if subscription is None or subscription.gate is None:
+            return inf
+        uid = subscription.uid
+        look = gating.look(subscription.gate, self._gates[uid], self._clock.now())
+        self._gates[uid] = look.state
+        if look.devices is not None:
+            self._wished.add(uid)
+            run = self._run(subscription, Cause.READ_CHANGE, devices=look.devices)
+            self._offer(run, ", ".join(sorted(look.devices)))
+        elif uid not in self._wished and uid in self._evaluated:
+            kept = gating.to_json(subscription.gate, look.state)
+            self._keep(uid, replace(self._evaluated[uid], gate=kept))
+        return look.again_at
+
+    def _prime(self, subscription: Subscription) -> None:
+        """Go on where the gate was; a new one takes the present for what was run for."""
+        gate, uid = subscription.gate, subscription.uid
+        known = self._evaluated.get(uid)
+        self._gates.pop(uid, None)
+        if gate is None:
+            return
+        state = gating.from_json(gate, known.gate) if known is not None else None
+        if state is None:
+            state = gating.begin(gate)
+            now = self._clock.now()
+            for device in self._devices(subscription):
+                values = gating.values_of(device)
+                state, _ = gating.changed(gate, state, device.key.name, values, now)
+            state = gating.primed(gating.look(gate, state, now).state)
+        self._gates[uid] = state
+
+    def ticked(self, subscription: Subscription) -> float | None:
+        """Up to when ticks of its schedule are decided on; None for a new or changed Script."""
+        known = self._evaluated.get(subscription.uid)
+        is_same = known is not None and (known.generation, known.digest) == (
+            subscription.generation,
+            subscription.digest,
+        )
+        return known.ticked or None if known is not None and is_same else None
+
+    async def tick(self, subscription: Subscription, at: float, *, runs: bool) -> None:
+        """Decide on the tick `at`: with `runs`, wish for a run, once that is durably decided.
+
+        Raises `Transient` when it cannot be kept; nothing is wished for then.
+        """
+        uid = subscription.uid
+        before = self._evaluated.get(uid) or Evaluation(0, "", {})
+        self._keep(uid, replace(before, ticked=at))
+        try:
+            await self._evaluations.flush()
+        except Transient:
+            self._keep(uid, before)
+            raise
+        if runs and self.index.get(subscription.key) == subscription:
+            event = orjson.dumps({"scheduledAt": rfc3339(at)})
+            self._offer(self._run(subscription, Cause.CRON, event=event), rfc3339(at))
 
     def request(self, script: ObjectKey, cause: Cause, event: bytes) -> RunId:
         """Raises `ObjectNotFound` for a Script that cannot run, `Waiting` when too many wait."""
@@ -119,10 +229,27 @@ class Triggering:
         if subscription is None:
             raise ObjectNotFound(f"Script {script} is not ready to run")
         run = self._run(subscription, cause, event=event)
-        if self._queue.offer(run, coalesce=False) is Offered.REFUSED:
+        if subscription.durable and self._deliveries.has_room(script, event):
+            self._deliveries.take(run)
+            return run.key.run_id
+        if subscription.durable or self._queue.offer(run, coalesce=False) is Offered.REFUSED:
             self._metrics.runs_refused_total.labels(cause.value).inc()
+            self.note(script, WhyNot.QUEUE_FULL, cause)
             raise Waiting(f"too many runs of Script {script} wait already", reason="QueueFull")
         self._wake()
+        return run.key.run_id
+
+    async def accept(self, script: ObjectKey, cause: Cause, event: bytes) -> RunId:
+        """As `request`, and durable on return where that is promised. Raises `Transient` too."""
+        subscription = self.index.get(script)
+        if (
+            subscription is None
+            or not subscription.durable
+            or not self._deliveries.has_room(script, event)
+        ):
+            return self.request(script, cause, event)
+        run = self._run(subscription, cause, event=event)
+        await self._deliveries.accept(run)
         return run.key.run_id
 
     def dispatched(self, run: Run) -> None:
@@ -136,31 +263,55 @@ class Triggering:
         self._remember(subscription)
 
     def _remember(self, subscription: Subscription) -> None:
-        seen = dict(self._seen[subscription.uid])
-        self._keep(subscription.uid, Evaluation(subscription.generation, subscription.digest, seen))
+        uid = subscription.uid
+        seen, before = dict(self._seen[uid]), self._evaluated.get(uid)
+        ticked = before.ticked if before is not None else 0.0
+        self._wished.discard(uid)
+        gate = subscription.gate
+        kept = gating.to_json(gate, self._gates[uid]) if gate is not None else None
+        self._keep(
+            uid, Evaluation(subscription.generation, subscription.digest, seen, ticked, kept)
+        )
 
     def _keep(self, uid: str, evaluation: Evaluation) -> None:
         self._evaluated[uid] = evaluation
         self._evaluations.put(uid, evaluation)
 
     def _catch_up(self, subscription: Subscription) -> None:
-        for name in subscription.reads if subscription.read_change else ():
-            device = self._world.device(ObjectKey(subscription.key.namespace, name))
-            if device is not None:
-                self.device_changed(device)
+        for device in self._devices(subscription) if subscription.read_change else ():
+            self.device_changed(device)
 
     def _present(self, subscription: Subscription) -> dict[str, Mapping[str, str]]:
-        present: dict[str, Mapping[str, str]] = {}
-        for name in subscription.reads:
-            device = self._world.device(ObjectKey(subscription.key.namespace, name))
-            if device is not None:
-                present[name] = triggers.known_values(device)
-        return present
+        return {
+            device.key.name: triggers.known_values(device) for device in self._devices(subscription)
+        }
+
+    def _devices(self, subscription: Subscription) -> Sequence[DeviceRecord]:
+        """Those that it reads and that there are."""
+        namespace = subscription.key.namespace
+        found = (self._world.device(ObjectKey(namespace, name)) for name in subscription.reads)
+        return [device for device in found if device is not None]
 
     def _wish(self, subscription: Subscription, cause: Cause, device: str = "") -> None:
         run = self._run(subscription, cause, devices=frozenset((device,) if device else ()))
-        self._queue.offer(run, coalesce=True)
+        self._offer(run, device)
+
+    def _offer(self, run: Run, detail: str) -> None:
+        subscription = self.index.get(run.script)
+        is_durable = subscription is not None and subscription.durable
+        if is_durable and self._deliveries.has_room(run.script, run.event):
+            self._deliveries.take(run)
+            return
+        if self._queue.offer(run, coalesce=True) is Offered.COALESCED:
+            self.note(run.script, WhyNot.COALESCED, run.cause, detail)
         self._wake()
+
+    def note(self, script: ObjectKey, why: WhyNot, cause: Cause, detail: str = "") -> None:
+        self.ledger.note(script, why, cause, self._clock.now(), detail)
+
+    def evaluated(self, uid: str) -> Mapping[str, Mapping[str, str]]:
+        """What the Script was last run for, or is about to be: values by device and property."""
+        return self._seen.get(uid, {})
 
     def _run(
         self,

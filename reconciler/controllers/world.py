@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.core import twins
+from reconciler.core import publishing, twins
 from reconciler.core.models import ModelRecord
 from reconciler.core.objects import ObjectKey, Reference
 from reconciler.core.repositories import RepositoryRecord
@@ -47,6 +47,15 @@ class World:
                 return self.models.get(ref.key)
             case _:
                 return None
+
+    def owner_of(self, script: ScriptRecord) -> RepositoryRecord | None:
+        """The repository that applied a Script, or that publishes what it runs."""
+        if script.repository_uid:
+            return self.repository(script.repository_uid)
+        named = publishing.named_by(script.spec.manifest) if script.spec is not None else None
+        owner = self.repositories.get(named) if named is not None else None
+        is_ours = owner is not None and publishing.serves(owner, script.key.namespace)
+        return owner if is_ours else None
 
     def repository(self, uid: str) -> RepositoryRecord | None:
         """The repository that owns what is labelled with this UID."""

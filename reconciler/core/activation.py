@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import orjson
 
@@ -15,6 +16,8 @@ from reconciler.api.script import ScriptSpec
 from reconciler.core.models import ModelRecord, typed
 from reconciler.core.runs import Run
 from reconciler.core.twins import DeviceRecord
+
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 
 
 def build(
@@ -25,11 +28,12 @@ def build(
     model: Callable[[DeviceRecord], ModelRecord | None],
     now: float,
     state: bytes = b"",
+    secrets: Mapping[str, str] = NO_SECRETS,
 ) -> bytes:
     """`device` and `model` answer from the store, as it is at this moment.
 
     A device that is not there reads as one with no known property. `state` is what the Script
-    remembers, as JSON.
+    remembers, as JSON; `secrets` are the values of its `envFrom`.
     """
     document: dict[str, object] = {
         "now": int(now * 1000),
@@ -37,7 +41,7 @@ def build(
         "seed": zlib.crc32(run.key.run_id.encode()),
         "cause": run.cause.value,
         "event": orjson.Fragment(run.event) if run.event else None,
-        "env": spec.env,
+        "env": {**spec.env, **secrets},
         "read": {
             alias: _snapshot(device(name), model)
             for alias, name in spec.read_selector.match_names.items()

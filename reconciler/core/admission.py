@@ -12,6 +12,7 @@ from typing import Final, TypeGuard
 import orjson
 from pydantic import ValidationError
 
+from reconciler.api import armor
 from reconciler.api.meta import DNS_LABEL, DNS_SUBDOMAIN, ObjectMeta
 from reconciler.api.script import ScriptSpec
 from reconciler.api.scriptrepository import ScriptRepositorySpec
@@ -55,6 +56,8 @@ _RESOURCES: Final[Mapping[tuple[str, str], Resource]] = {
     )
 }
 KINDS: Final = ("Script", "Device", "DeviceModel", "ScriptRepository")
+# Of those, what every repository may deploy unless an operator says otherwise.
+ORDINARY_KINDS: Final = frozenset(KINDS) - {"ScriptRepository"}
 _TOP: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 _META: Final = ("name", "namespace", "labels", "annotations")
 # What `kubectl get -o yaml` leaves in a file; harmless, and dropped.
@@ -80,19 +83,33 @@ _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?)?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a repository may write. `namespaces` empty means its own only.
+    """What a repository may write, and to which cluster, where it has a name.
 
-    `repositories` lets it deploy further ScriptRepositories. These choose hosts and credentials,
-    so an operator has to have said so.
+    `namespaces` empty means its own only, unless more is withheld.
+
+    `withheld` are namespaces that it asks for and was not granted. `repositories` lets it deploy
+    further ScriptRepositories. These choose hosts and credentials, so an operator has to have said
+    so.
     """
 
     namespace: str
     namespaces: frozenset[str] = frozenset()
+    withheld: frozenset[str] = frozenset()
+    kinds: frozenset[str] = ORDINARY_KINDS
     repositories: bool = False
+    cluster: str = ""
 
     @property
     def allowed(self) -> frozenset[str]:
-        return self.namespaces or frozenset({self.namespace})
+        if self.namespaces or self.withheld:
+            return self.namespaces
+        return frozenset({self.namespace})
+
+    def covers(self, reference: Reference) -> bool:
+        """Whether it may write this object, or delete it."""
+        return reference.namespace in self.allowed and (
+            reference.kind in self.kinds or reference.kind == SCRIPT_REPOSITORIES.kind
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +161,12 @@ def judge(document: Document, scope: Scope) -> Ruling:
     resource = _resource(document, found)
     _top_level(document, found)
     if resource is not None:
+        if resource.kind not in (*scope.kinds, SCRIPT_REPOSITORIES.kind):
+            message = (
+                f"this repository may not deploy a {resource.kind}; an operator lets it deploy "
+                f"{', '.join(sorted(scope.kinds)) or 'nothing'}"
+            )
+            found.append(at(document, "/kind", "KindNotAllowed", message))
         _metadata(document, scope, found)
     spec: ScriptSpec | None = None
     if resource is not None and not document.faults:
@@ -153,7 +176,7 @@ def judge(document: Document, scope: Scope) -> Ruling:
             _repository(document, scope, found)
         else:
             found.extend(devicemanifests.problems(document, resource.kind, resource.version))
-    problems = tuple(replace(problem, reference=reference) for problem in found)
+    problems = tuple([replace(problem, reference=reference) for problem in found])
     refused = any(problem.severity == "error" for problem in problems)
     if refused or reference is None or resource is None:
         return Ruling(desired=None, problems=problems, held=held)
@@ -175,7 +198,7 @@ def judge(document: Document, scope: Scope) -> Ruling:
         line=document.line,
         pointer=document.pointer,
         script=spec,
-        lines=dict(_places(document, spec)),
+        lines={pointer: document.line_of(pointer) for pointer in _places(spec)},
     )
     return Ruling(desired=desired, problems=problems)
 
@@ -260,8 +283,10 @@ def _metadata(document: Document, scope: Scope, found: list[Problem]) -> None:
     if isinstance(namespace, str) and namespace not in scope.allowed:
         message = (
             f"this repository may not write to namespace {quoted(namespace)}; "
-            f"it may write to {', '.join(sorted(scope.allowed))}"
+            f"it may write to {', '.join(sorted(scope.allowed)) or 'none'}"
         )
+        if namespace in scope.withheld:
+            message += ". Its spec.namespaces asks for this one, and no operator has granted it"
         found.append(at(document, "/metadata/namespace", "NamespaceNotAllowed", message))
     own = {k: v for k, v in metadata.items() if k in _META}
     if own.keys() == {"name"} and _is_name(own["name"]):
@@ -312,10 +337,32 @@ def _script(document: Document, found: list[Problem]) -> ScriptSpec | None:
     except ValidationError as error:
         found.extend(findings.of_validation(error, document, ScriptSpec, "/spec"))
         return None
+    for name, value in spec.env.items():
+        if armor.is_armored(value):
+            message = (
+                f"{name} is age's ciphertext, and in env the script gets it as it is; "
+                "write it as envFrom.<name>.age to have it decrypted"
+            )
+            found.append(at(document, f"/spec/env/{escape(name)}", "NotDecrypted", message, "note"))
+    found.extend(_conditions(document, spec))
     if spec.execute_policy.read_change and not spec.read_selector.match_names:
         message = "readChange never runs it, because readSelector names no Device; name one"
         found.append(at(document, "/spec/readSelector", "NothingToRead", message, "note"))
     return spec
+
+
+def _conditions(document: Document, spec: ScriptSpec) -> Iterator[Problem]:
+    policy, reads = spec.execute_policy, spec.read_selector.match_names
+    for number, condition in enumerate(policy.when):
+        if condition.read not in reads:
+            message = (
+                f"readSelector names no {quoted(condition.read)}{suggestion(condition.read, reads)}"
+            )
+            pointer = f"/spec/executePolicy/when/{number}/read"
+            yield at(document, pointer, "UnknownAlias", message)
+    if (policy.when or policy.debounce or policy.throttle) and not policy.read_change:
+        message = "when, debounce and throttle judge readChange, which is off; set it to true"
+        yield at(document, "/spec/executePolicy", "NothingToJudge", message, "note")
 
 
 def _repository(document: Document, scope: Scope, found: list[Problem]) -> None:
@@ -356,13 +403,12 @@ def _without_nulls(value: Json) -> Json:
     return value
 
 
-def _places(document: Document, spec: ScriptSpec | None) -> Iterator[tuple[str, int]]:
-    pointers = ["/spec/deviceModelRef/name"] if spec is None else ["/spec/manifest/version"]
-    if spec is not None:
-        for name, selector in (
-            ("readSelector", spec.read_selector),
-            ("writeSelector", spec.write_selector),
-        ):
-            pointers += [f"/spec/{name}/matchNames/{escape(a)}" for a in selector.match_names]
-    for pointer in pointers:
-        yield pointer, document.line_of(pointer)
+def _places(spec: ScriptSpec | None) -> list[str]:
+    if spec is None:
+        return ["/spec/deviceModelRef/name"]
+    reads, writes = spec.read_selector.match_names, spec.write_selector.match_names
+    return [
+        "/spec/manifest/version",
+        *[f"/spec/readSelector/matchNames/{escape(alias)}" for alias in reads],
+        *[f"/spec/writeSelector/matchNames/{escape(alias)}" for alias in writes],
+    ]

@@ -1,9 +1,17 @@
-"""Cron expressions: whether one can be kept. When it is due is decided elsewhere."""
+"""Cron expressions: whether one can be kept, and when it is due.
+
+Times are those of a zone, as Debian's cron keeps them. Where clocks are put forward, what was due
+in the hour that is left out is due at its end; where they are put back, what names an hour is due
+once in the hour that comes twice, and what runs all through the day goes on through both.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -15,6 +23,8 @@ _ZONE_NAME: Final = re.compile(r"[A-Za-z][-+A-Za-z0-9_]*(/[A-Za-z0-9][-+A-Za-z0-
 # Any moment will do: whether an expression ever fires does not depend on it, because the search
 # spans more than the 28 years after which dates and weekdays repeat.
 _SOME_DAY: Final = datetime(2024, 1, 1)  # noqa: DTZ001 - wall time of whatever zone is meant
+# A tick that is found this late is on time: so long may a busy loop, or a restart, take.
+LATE_SECONDS: Final = 10.0
 _FORM: Final = 'write "<minute> <hour> <day> <month> <weekday>"'
 
 
@@ -45,6 +55,67 @@ def fault(expression: str) -> str | None:
     except StopIteration:
         return "it never fires"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at a schedule says.
+
+    `tick` is the newest time, in seconds since the epoch, at which it was due and nobody has
+    looked since; it `is_missed` when it is too late to start. `again_at` is when to look again.
+    """
+
+    tick: float | None
+    is_missed: bool
+    again_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When something is due. Durations in seconds; each tick is acted on `delay` after its time."""
+
+    expression: str
+    zone: str
+    starting_deadline: float
+    delay: float
+
+    def look(self, *, since: float, now: float) -> Look:
+        """Ticks up to `since` are decided on. A clock that was put back brings none again."""
+        tick = _tick(self.expression, self.zone, now - self.delay, is_reverse=True)
+        is_new = tick is not None and tick > since
+        following = _tick(self.expression, self.zone, max(now - self.delay, since), False)
+        late = now - self.delay - tick if tick is not None else 0.0
+        return Look(
+            tick=tick if is_new else None,
+            is_missed=is_new and late > max(self.starting_deadline, LATE_SECONDS),
+            again_at=float("inf") if following is None else following + self.delay,
+        )
+
+
+def schedule(
+    expression: str, *, key: str, starting_deadline: float = 0.0, jitter: float = 0.0
+) -> Schedule | None:
+    """Of an expression without fault; None for the empty one.
+
+    `key` decides by which part of `jitter` each tick is delayed: the same key by the same.
+    """
+    if not expression.strip():
+        return None
+    match = _ZONE.fullmatch(expression.strip())
+    zone, fields = match.groups() if match is not None else ("UTC", expression)
+    share = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    return Schedule(" ".join(fields.split()), zone, starting_deadline, jitter * share)
+
+
+@lru_cache(maxsize=4096)
+def _tick(expression: str, zone: str, at: float, is_reverse: bool) -> float | None:  # noqa: FBT001
+    """The next tick after `at`, or the last one up to it. Many Scripts share an expression."""
+    start = datetime.fromtimestamp(at, UTC if zone == "UTC" else ZoneInfo(zone))
+    if is_reverse:
+        # Strictly before what it is given, which it takes without the fraction of the second.
+        start = datetime.fromtimestamp(int(at) + 1, start.tzinfo)
+    found = next(CronSim(expression, start, reverse=is_reverse), None)
+    return None if found is None else found.timestamp()
 
 
 def _known(zone: str) -> bool:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeAlias
 
@@ -78,11 +79,13 @@ class CrossCheck:
         again = set(changed.references)
         came_or_went: list[Want] = [*_in_files(scripts), *changed.references]
         for want in came_or_went:
-            again |= self._users.get(want, set())
+            if users := self._users.get(want):
+                again |= users
         for reference in changed.references:
             self._object(reference)
+        has = cache(self._has)
         for reference in again:
-            lacking = frozenset(w for w in self._wants.get(reference, ()) if not self._has(w))
+            lacking = frozenset([w for w in self._wants.get(reference, ()) if not has(w)])
             if lacking:
                 self._lacking[reference] = lacking
             else:
@@ -104,7 +107,9 @@ class CrossCheck:
         """Every finding, by path and line. Costs by the Scripts that lack anything at all, which
         is all of them where devices are kept elsewhere.
         """
-        return self._sorted(self._lacking)
+        # Only those that lack an artifact have any where all devices are kept elsewhere.
+        is_elsewhere = not any(self._kinds.get(kind) for kind in ("Device", "DeviceModel"))
+        return self._sorted(self._without_artifact if is_elsewhere else self._lacking)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -139,7 +144,7 @@ class CrossCheck:
             self._kinds[reference.kind].discard(reference)
             return
         self._kinds[reference.kind].add(reference)
-        wants = frozenset(want for want, _pointer in _wants(desired))
+        wants = frozenset([want for want, _ in _wants(desired)])
         if wants:
             self._wants[reference] = wants
         for want in wants:
@@ -163,9 +168,10 @@ class CrossCheck:
         if not any(isinstance(it, Artifact) or self._kinds.get(it.kind) for it in lacking):
             return  # as most, where devices are kept elsewhere
         desired = self._manifests.desired[reference]
-        for want, pointer in _wants(desired):
+        for want, keys in _wants(desired):
             if want not in lacking:
                 continue
+            pointer = "".join(f"/{escape(key)}" for key in keys)
             if isinstance(want, Artifact):
                 yield self._artifact_finding(desired, want, pointer)
             elif self._kinds[want.kind]:
@@ -210,22 +216,21 @@ def _in_files(paths: Iterable[PurePosixPath]) -> Iterator[Artifact]:
                     yield Artifact(parsed.name, parsed.version, script_type)
 
 
-def _wants(desired: Desired) -> Iterable[tuple[Want, str]]:
-    """What an object asks for beside itself, and where it says so."""
+def _wants(desired: Desired) -> Iterable[tuple[Want, tuple[str, ...]]]:
+    """What an object asks for beside itself, and the keys that lead to where it says so."""
     namespace = desired.reference.namespace
     if desired.reference.kind == "Device":
         spec = mapping(desired.document.get("spec"))
         if model := text(mapping(spec.get("deviceModelRef")).get("name")):
-            yield Reference("DeviceModel", namespace, model), "/spec/deviceModelRef/name"
+            yield Reference("DeviceModel", namespace, model), ("spec", "deviceModelRef", "name")
     script = desired.script
     if script is None:
         return
     if script.manifest.register_url is None:
-        yield artifact(script.manifest), "/spec/manifest/version"
+        yield artifact(script.manifest), ("spec", "manifest", "version")
     for name, selector in (
         ("readSelector", script.read_selector),
         ("writeSelector", script.write_selector),
     ):
         for alias, device in selector.match_names.items():
-            pointer = f"/spec/{name}/matchNames/{escape(alias)}"
-            yield Reference("Device", namespace, device), pointer
+            yield Reference("Device", namespace, device), ("spec", name, "matchNames", alias)

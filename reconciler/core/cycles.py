@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
+from reconciler.core import ordering
 from reconciler.core.admission import Desired
-from reconciler.core.objects import ObjectKey, Reference, mapping, sequence, text
+from reconciler.core.objects import ObjectKey, Reference
 from reconciler.core.places import Places
 from reconciler.core.problems import Problem, suggestion
 from reconciler.core.uses import Capability
@@ -74,18 +75,27 @@ def _group(node: N, open_: list[N], is_open: set[N]) -> tuple[N, ...]:
 
 
 def dependencies(scripts: Mapping[ObjectKey, Desired], places: Places) -> Iterator[Problem]:
-    """Scripts that wait for each other for ever, or for one that the repository does not have."""
+    """Scripts that wait for each other for ever, or for one that the repository does not have.
+
+    Every circle that waves have a part in has a Script in it that depends on one of a later wave.
+    """
     edges: dict[ObjectKey, list[ObjectKey]] = {}
     for key, desired in scripts.items():
-        wanted = sequence(mapping(desired.document.get("spec")).get("dependsOn"))
-        for number, item in enumerate(map(mapping, wanted)):
-            other = ObjectKey(text(item.get("namespace")) or key.namespace, text(item.get("name")))
+        wave = ordering.wave_of(desired.document)
+        for number, other in enumerate(ordering.dependencies(desired.document, key.namespace)):
             edges.setdefault(key, []).append(other)
+            pointer = f"/spec/dependsOn/{number}/name"
             if other not in scripts:
                 near = suggestion(other.name, (it.name for it in scripts))
                 message = f"{Reference('Script', *other)} is not in the repository{near}"
-                pointer = f"/spec/dependsOn/{number}/name"
                 yield places.problem(desired, pointer, "ScriptNotInRepository", message, "note")
+            elif (later := ordering.wave_of(scripts[other].document)) > wave:
+                message = (
+                    f"{Reference('Script', *other)} is of wave {later}, which waits for wave "
+                    f"{wave} and so for {desired.reference}: none of the two is deployed; remove "
+                    "the dependsOn or change a wave"
+                )
+                yield places.problem(desired, pointer, "DependencyOfLaterWave", message, "error")
     for group in circles(edges):
         names = _listed(sorted(group))
         message = f"{names} wait for each other, so none is deployed; remove one dependsOn"
@@ -102,16 +112,25 @@ def triggers(
 
     One that reads what it writes itself is no circle: most rules look at their actuator.
     """
-    # By way of the devices: who writes one and who reads it may both be many.
-    edges: dict[ObjectKey | Reference, list[ObjectKey | Reference]] = {}
+    written: dict[Reference, list[ObjectKey]] = {}
+    for it in capabilities:
+        for device in {touch.device for touch in it.writes}:
+            written.setdefault(_device(it, device), []).append(it.script)
+    read: dict[Reference, list[ObjectKey]] = {}
     for it in capabilities:
         spec = scripts[it.script].script
-        namespace = it.script.namespace
-        for device in {touch.device for touch in it.writes}:
-            edges.setdefault(it.script, []).append(Reference("Device", namespace, device))
         if spec is not None and spec.execute_policy.read_change and not spec.suspend:
             for device in set(spec.read_selector.match_names.values()):
-                edges.setdefault(Reference("Device", namespace, device), []).append(it.script)
+                if (reference := _device(it, device)) in written:
+                    read.setdefault(reference, []).append(it.script)
+    # By way of the devices: who writes one and who reads it may both be many. What one Script alone
+    # writes and reads is on no way between two.
+    edges: dict[ObjectKey | Reference, list[ObjectKey | Reference]] = {}
+    for reference, readers in read.items():
+        if len(writers := written[reference]) > 1 or writers != readers:
+            edges[reference] = [*readers]
+            for script in writers:
+                edges.setdefault(script, []).append(reference)
     for group in circles(edges):
         keys = sorted(node for node in group if isinstance(node, ObjectKey))
         message = f"{_listed(keys)} set each other off by what they write, perhaps without end"
@@ -119,6 +138,10 @@ def triggers(
             yield places.problem(
                 scripts[key], "/spec/writeSelector", "TriggerCycle", message, "note"
             )
+
+
+def _device(capability: Capability, name: str) -> Reference:
+    return Reference("Device", capability.script.namespace, name)
 
 
 def _listed(keys: Sequence[ObjectKey]) -> str:

@@ -10,6 +10,7 @@ it should be *or* whatever else JSON has, and whoever reads it looks.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -48,12 +49,17 @@ class Document(Part):
 D = TypeVar("D", bound=Document)
 
 
+@cache
+def _keeps_as_sent(shape: type[Document]) -> bool:
+    return any(field.type is msgspec.Raw for field in msgspec.structs.fields(shape))
+
+
 def document(obj: JsonObject | Document, shape: type[D]) -> D:
     """`obj` in that shape. Raises `ObjectInvalid` for numbers that no computer word holds."""
     if isinstance(obj, shape):
         return obj
     try:
-        if any(field.type is msgspec.Raw for field in msgspec.structs.fields(shape)):
+        if _keeps_as_sent(shape):
             # A part that is kept as it was sent has to have been sent.
             return msgspec.json.decode(msgspec.json.encode(obj), type=shape)
         return msgspec.convert(obj, shape)

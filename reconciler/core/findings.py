@@ -10,7 +10,15 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 
 from reconciler.api.meta import DNS_LABEL, DNS_SUBDOMAIN, DURATION, SIZE
-from reconciler.api.script import ALIAS, ARTIFACT_NAME, DIGEST, ENV_NAME, PLACE, REGISTER
+from reconciler.api.script import (
+    ALIAS,
+    ARTIFACT_NAME,
+    DATA_KEY,
+    DIGEST,
+    ENV_NAME,
+    PLACE,
+    REGISTER,
+)
 from reconciler.api.structural import inline
 from reconciler.core.problems import Problem, Severity, escape, quoted, suggestion
 from reconciler.core.yamldocs import Document
@@ -30,6 +38,7 @@ WORDS: Final[Mapping[str, str]] = {
     ENV_NAME: "use letters, digits, . _ and -, at most 253, not beginning with a digit",
     DIGEST: "write sha256: and 64 hexadecimal digits",
     REGISTER: "write an http:// or https:// URL without spaces and without credentials",
+    DATA_KEY: "use letters, digits, . _ and -, at most 253",
     PLACE: (
         "write http:// or https://, one host, and if need be a port and a plain path; "
         "no credentials, no * and no ?"
@@ -83,6 +92,8 @@ def _findings(
         location = [str(part) for part in detail["loc"] if part != "[key]"]
         pointer = prefix + "".join(f"/{escape(token)}" for token in location)
         kind, value = detail["type"], detail["input"]
+        # Whoever mistakes the form has written the secret itself there.
+        is_secret = location[:1] == ["envFrom"]
         name = _named(location) or prefix.removeprefix("/")
         context = detail.get("ctx", {})
         reason, message = "InvalidField", f"{name}: {detail['msg']}"
@@ -93,10 +104,14 @@ def _findings(
             message = unknown_field(name, _fields(model, location[:-1]))
         elif value is None:
             message = f"{name} is empty; write a value or remove the field"
+        elif is_secret and kind in {"string_type", "model_type", "dict_type"}:
+            message = f"{name} must be a {'string' if kind == 'string_type' else 'mapping'}"
         elif kind == "string_type" and isinstance(value, (bool, int, float)):
             message = f"{name} must be a string, and {_shown(value)} is none; put it in quotes"
         elif kind == "string_pattern_mismatch":
-            message = f"{name}: {_mismatch(str(value), str(context.get('pattern')))}"
+            pattern = str(context.get("pattern"))
+            words = f"this will not do; {_words(pattern)}"
+            message = f"{name}: {words if is_secret else _mismatch(str(value), pattern)}"
         elif kind in {"enum", "literal_error"}:
             options = _options(model, location)
             message = f"{name} must be one of {', '.join(options)}, not {_shown(value)}"
@@ -125,8 +140,12 @@ def unknown_field(name: str, known: Sequence[str]) -> str:
     return f"unknown field {quoted(name)}{near or '; known here: ' + ', '.join(known)}"
 
 
+def _words(pattern: str) -> str:
+    return WORDS.get(pattern, f"it must match {pattern}")
+
+
 def _mismatch(value: str, pattern: str) -> str:
-    words = WORDS.get(pattern, f"it must match {pattern}")
+    words = _words(pattern)
     if pattern in {REGISTER, PLACE}:
         return f"this will not do; {words}"  # it may hold a password
     return f"{quoted(value)} will not do{foreign_letters(value)}; {words}"

@@ -8,7 +8,7 @@ production has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from re import fullmatch
@@ -54,10 +54,11 @@ class Fixture:
     check: int | None = None
 
 
-Properties: TypeAlias = Callable[[ObjectKey], Sequence[str]]
+# Their names are all that counts here.
+Properties: TypeAlias = Callable[[ObjectKey], Collection[str]]
 
 
-def _of_no_model(device: ObjectKey) -> Sequence[str]:  # noqa: ARG001 - its signature
+def _of_no_model(device: ObjectKey) -> Collection[str]:  # noqa: ARG001 - its signature
     return ()
 
 
@@ -156,7 +157,7 @@ def _cases(
     if isinstance(borrowed, Problem):
         return File((), (borrowed,))
     key, spec = borrowed
-    has: dict[str, Sequence[str]] = {}
+    has: dict[str, Collection[str]] = {}
     if key is not None and spec is not None:
         devices = {**spec.write_selector.match_names, **spec.read_selector.match_names}
         for alias, device in devices.items():
@@ -227,6 +228,17 @@ def deploying(
     }
 
 
+def deploying_any(
+    name: str, deployed: Mapping[ObjectKey, ScriptSpec]
+) -> dict[ObjectKey, ScriptSpec]:
+    """The Scripts whose manifests deploy a script, in whichever version."""
+    return {
+        key: spec
+        for key, spec in deployed.items()
+        if spec.manifest.register_url is None and spec.manifest.name == name
+    }
+
+
 def _unknown(
     document: Document, pointer: str, case: Case, test: ScriptTest, spec: ScriptSpec
 ) -> list[Problem]:
@@ -255,7 +267,7 @@ def _unknown_properties(
     pointer: str,
     case: Case,
     test: ScriptTest,
-    has: Mapping[str, Sequence[str]],
+    has: Mapping[str, Collection[str]],
 ) -> list[Problem]:
     """Properties that the DeviceModel has not: the script would never see or write them."""
     said: list[tuple[str, Mapping[str, Mapping[str, object]]]] = [

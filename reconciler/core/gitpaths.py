@@ -173,7 +173,9 @@ def _name_problem(name: bytes) -> Problem | None:
         return Problem("PathTraversal", "has a name that means another folder; rename it")
     if "/" in text or "\\" in text:
         return Problem("Separator", "has a slash or backslash in its name; rename it")
-    if any(unicodedata.category(character) in _INVISIBLE for character in text):
+    # Of ASCII only control characters are not printable.
+    is_plain = text.isascii() and text.isprintable()
+    if not is_plain and any(unicodedata.category(c) in _INVISIBLE for c in text):
         return Problem(
             "InvisibleCharacter", "has control or invisible characters in its name; rename it"
         )

@@ -2,12 +2,15 @@
 
 scriptops.yaml                       optional
 manifests/**/*.yaml, .yml, .json     objects
+clusters/<name>/**/*.yaml, ...       objects of one cluster, where scriptops.yaml names it
 scripts/<name>/<version>.<ext>       artifacts
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import PurePosixPath
 from re import DOTALL, fullmatch
 from typing import Final, NamedTuple
@@ -17,13 +20,17 @@ from pydantic import ValidationError
 from reconciler.api.repository import RepositoryFile
 from reconciler.api.script import ARTIFACT_NAME, PACKAGES, ScriptType
 from reconciler.core import findings, wasmfile, yamldocs
-from reconciler.core.problems import Problem, Severity, quoted
+from reconciler.core.problems import Problem, Severity, quoted, suggestion
 
 REPOSITORY_FILE: Final = PurePosixPath("scriptops.yaml")
 MANIFESTS: Final = "manifests"
+CLUSTERS: Final = "clusters"
 SCRIPTS: Final = "scripts"
 # All that is read of a repository.
-DEPLOYED: Final = (REPOSITORY_FILE, PurePosixPath(MANIFESTS), PurePosixPath(SCRIPTS))
+DEPLOYED: Final = (
+    REPOSITORY_FILE,
+    *map(PurePosixPath, (MANIFESTS, CLUSTERS, SCRIPTS)),
+)
 # Beside a version, and no version itself.
 TEST_SCRIPT: Final = ".test.js"
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
@@ -49,6 +56,8 @@ def script_path(name: str, version: str, ext: str) -> PurePosixPath:
     return PurePosixPath(SCRIPTS, name, f"{version}.{ext}")
 
 
+# Paths are dear to make, and of each version this is asked for every Script that runs it.
+@lru_cache(maxsize=4096)
 def script_paths(name: str, version: str, script_type: ScriptType) -> tuple[PurePosixPath, ...]:
     """Where the artifact of a version may lie; it lies in one of them, or is ambiguous."""
     return tuple(script_path(name, version, ext) for ext in script_type.extensions)
@@ -133,13 +142,54 @@ def lfs_problem(path: PurePosixPath) -> Problem:
     return _finding(path, "LfsPointer", message, "error")
 
 
-def is_manifest(path: PurePosixPath) -> bool:
-    """Whether `path` is read for objects. Names that begin with a dot are passed over."""
+def is_overlay(path: PurePosixPath) -> bool:
+    """Whether what `path` holds is meant for one cluster."""
+    return path.parts[:1] == (CLUSTERS,)
+
+
+def overlay_of(path: PurePosixPath) -> str:
+    """The cluster that a file is meant for; "" for all."""
+    return path.parts[1] if is_overlay(path) and len(path.parts) > 2 else ""
+
+
+def hides_manifests(path: PurePosixPath, cluster: str) -> bool:
+    """Whether manifests of `cluster` may lie in, or below, an entry that is not read."""
+    if is_overlay(path):
+        return bool(cluster) and path.parts[1:2] in {(), (cluster,)}
+    return path.parts[:1] == (MANIFESTS,)
+
+
+def is_manifest(path: PurePosixPath, cluster: str = "") -> bool:
+    """Whether `path` is read for objects, of `cluster` or of all. Names that begin with a dot are
+    passed over.
+    """
     return (
-        path.parts[:1] == (MANIFESTS,)
+        (path.parts[:1] == (MANIFESTS,) or (bool(cluster) and overlay_of(path) == cluster))
         and path.suffix in MANIFEST_SUFFIXES
         and not any(part.startswith(".") for part in path.parts)
     )
+
+
+def cluster_problem(repository: RepositoryFile, cluster: str) -> str:
+    """Why what the file belongs to is not for `cluster`; "" if it is."""
+    if not repository.clusters or cluster in repository.clusters:
+        return ""
+    named = f"{REPOSITORY_FILE} names the clusters {', '.join(repository.clusters)}"
+    return f"{named}, and not {quoted(cluster)}" if cluster else named
+
+
+def unnamed_clusters(
+    repository: RepositoryFile, files: Iterable[PurePosixPath]
+) -> Iterator[Problem]:
+    """A warning for each folder of a cluster that nobody named."""
+    folders = sorted({overlay_of(path) for path in files} - {"", *repository.clusters})
+    for folder in folders:
+        near = suggestion(folder, repository.clusters)
+        message = (
+            f"no manifest here is deployed to anything: {REPOSITORY_FILE} does not name "
+            f"{quoted(folder)} in its clusters{near}"
+        )
+        yield _finding(PurePosixPath(CLUSTERS, folder), "ClusterNotNamed", message, "warning")
 
 
 def is_ignored(path: PurePosixPath, repository: RepositoryFile) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -18,12 +18,32 @@ from reconciler.core.objects import JsonObject, ObjectKey
 
 TWIN_UPDATE: Final = "twin/update"
 TWIN_UPDATE_RESULT: Final = "twin/update/result"
+TWIN_DELTA: Final = "twin/update/delta"
+TWIN_GET: Final = "twin/get"
+TWIN_GET_RESULT: Final = "twin/get/result"
+STATE_UPDATE: Final = "state/update"
+STATE_UPDATE_RESULT: Final = "state/update/result"
+
+# What mappers publish, in the form with a namespace and in the older one without.
+FILTERS: Final = tuple(
+    f"$hw/events/device/{device}/{suffix}"
+    for device in ("+/+", "+")
+    for suffix in (TWIN_UPDATE, TWIN_GET, STATE_UPDATE)
+)
+# An edge node drops every other state without a word.
+STATES: Final = frozenset({"online", "offline", "ok", "unhealthy", "unknown"})
 
 # A device has some dozens of properties of at most 512 characters; a megabyte is none of ours, and
 # it bounds what one message can make us hold.
 MAX_PAYLOAD_BYTES: Final = 1_048_576
+# It is told back in the answer; mappers use a UUID or nothing.
+_LONGEST_EVENT_ID = 256
 
-_TOPIC = re.compile(r"\$hw/events/device/([^/+#]+)/([^/+#]+)/(.+)")
+# The suffixes are a closed set, so that a device called `twin` is told from the suffix.
+_TOPIC = re.compile(
+    r"\$hw/events/device/(?:([^/+#]+)/)?([^/+#]+)/"
+    r"(twin/update(?:/result|/delta)?|twin/get(?:/result)?|state/update(?:/result)?)"
+)
 _NAME = re.compile(r"[a-zA-Z0-9_.,:/@#-]{1,128}")
 _VALUE = re.compile(r"[a-zA-Z0-9_.,:/@#-]{1,512}")
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -60,15 +80,29 @@ class TwinUpdate:
 Message: TypeAlias = tuple[str, bytes]
 
 
-def topic(device: ObjectKey, suffix: str) -> str:
-    """The topic of a device, as edge nodes from KubeEdge 1.16.2 on name it."""
-    return f"$hw/events/device/{device.namespace}/{device.name}/{suffix}"
+class DeviceTopic(NamedTuple):
+    """A topic of a device. `is_short`: as before KubeEdge 1.16.2, without the namespace."""
+
+    device: ObjectKey
+    suffix: str
+    is_short: bool = False
 
 
-def parse_topic(text: str) -> tuple[ObjectKey, str] | None:
-    """The device and the suffix of a device topic; None for every other topic."""
+def topic(device: ObjectKey, suffix: str, *, is_short: bool = False) -> str:
+    """The topic of a device, as edge nodes from KubeEdge 1.16.2 on name it, or as older ones."""
+    name = device.name if is_short else f"{device.namespace}/{device.name}"
+    return f"$hw/events/device/{name}/{suffix}"
+
+
+def parse_topic(text: str, namespace: str = "default") -> DeviceTopic | None:
+    """What a device topic says; None for every other one.
+
+    `namespace` is that of devices that are named without one.
+    """
     match = _TOPIC.fullmatch(text)
-    return (ObjectKey(match[1], match[2]), match[3]) if match else None
+    if match is None:
+        return None
+    return DeviceTopic(ObjectKey(match[1] or namespace, match[2]), match[3], match[1] is None)
 
 
 def encode_update(update: TwinUpdate, *, timestamp_ms: int) -> bytes:
@@ -96,17 +130,42 @@ def _encode_twin(twin: Twin, timestamp_ms: int) -> JsonObject:
 
 def decode_update(payload: bytes) -> TwinUpdate:
     """Read and check a `twin/update` payload. Raises `TwinMessageInvalid`."""
+    document = _decode(payload)
+    if not isinstance(document.get("twin"), dict):
+        raise TwinMessageInvalid("the message has no twin")
+    twins = {name: _decode_twin(name, twin) for name, twin in document["twin"].items()}
+    return TwinUpdate(twins, _event_id(document))
+
+
+def decode_get(payload: bytes) -> str:
+    """The event id of a `twin/get`. Raises `TwinMessageInvalid`."""
+    return _event_id(_decode(payload))
+
+
+def decode_state(payload: bytes) -> tuple[str, str]:
+    """The state and the event id of a `state/update`. Raises `TwinMessageInvalid`."""
+    document = _decode(payload)
+    state = document.get("state")
+    if not isinstance(state, str) or state not in STATES:
+        raise TwinMessageInvalid("the state is none of " + ", ".join(sorted(STATES)))
+    return state, _event_id(document)
+
+
+def _decode(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise TwinMessageInvalid(f"the message is larger than {MAX_PAYLOAD_BYTES} bytes")
     try:
         document = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise TwinMessageInvalid("the message is not JSON") from error
-    if not isinstance(document, dict) or not isinstance(document.get("twin"), dict):
-        raise TwinMessageInvalid("the message has no twin")
+    if not isinstance(document, dict):
+        raise TwinMessageInvalid("the message is not an object")
+    return document
+
+
+def _event_id(document: Mapping[str, object]) -> str:
     event_id = document.get("event_id", "")
-    twins = {name: _decode_twin(name, twin) for name, twin in document["twin"].items()}
-    return TwinUpdate(twins, event_id if isinstance(event_id, str) else "")
+    return event_id[:_LONGEST_EVENT_ID] if isinstance(event_id, str) else ""
 
 
 def _decode_twin(name: str, document: object) -> Twin | None:
@@ -188,6 +247,38 @@ def reported_twins(update: TwinUpdate, *, timestamp_ms: int) -> dict[str, JsonOb
 def encode_result(update: TwinUpdate, *, timestamp_ms: int) -> bytes:
     """The edge's answer to an update it took."""
     return encode_update(update, timestamp_ms=timestamp_ms)
+
+
+def encode_delta(twins: Mapping[str, Twin], *, timestamp_ms: int) -> bytes | None:
+    """What an edge node sends while a device is not as it is wanted; None where it is.
+
+    The values are compared as text, as the edge compares them.
+    """
+    wanted = {name: twin for name, twin in twins.items() if twin.expected is not None}
+    delta = {n: twin.expected for n, twin in wanted.items() if twin.expected != twin.actual}
+    if not delta:
+        return None
+    return orjson.dumps(
+        {
+            "event_id": "",
+            "timestamp": timestamp_ms,
+            "twin": {n: _encode_twin(twin, timestamp_ms) for n, twin in wanted.items()},
+            "delta": delta,
+        }
+    )
+
+
+def encode_state_result(
+    device: ObjectKey, state: str, *, event_id: str, timestamp_ms: int, last_online: str
+) -> bytes:
+    """The edge's answer to a state it took."""
+    return orjson.dumps(
+        {
+            "event_id": event_id,
+            "timestamp": timestamp_ms,
+            "device": {"name": device.name, "state": state, "lastOnlineTime": last_online},
+        }
+    )
 
 
 def encode_rejection(error: TwinMessageInvalid, *, timestamp_ms: int) -> bytes:

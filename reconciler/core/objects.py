@@ -81,6 +81,11 @@ ANNOTATION_REVISION = "scriptops.hit.edu.cn/revision"
 # Set together with a desired value: "<run id>" of the run that wrote it.
 ANNOTATION_CAUSE = "scriptops.hit.edu.cn/cause"
 
+# On a ScriptRepository: the cluster whose controller handed it out to this one.
+LABEL_FLEET = "scriptops.hit.edu.cn/handed-out-by"
+# On a Secret: its values may be in the environment of Scripts. Without it none of them may, so that
+# who writes a manifest does not choose among all credentials of a namespace.
+LABEL_ENV = "scriptops.hit.edu.cn/env"
 # A Script that left its repository, and since when (RFC 3339): suspended, and deleted later.
 LABEL_QUARANTINED = "scriptops.hit.edu.cn/quarantined"
 ANNOTATION_QUARANTINED_AT = "scriptops.hit.edu.cn/quarantined-at"
@@ -95,7 +100,7 @@ STATUS_FIELD_MANAGER = "scriptops-status"
 
 def mapping(value: Json | object) -> JsonObject:
     """`value` when it is a JSON object, else an empty one: for reading what others wrote."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, (dict, Mapping)) else {}
 
 
 def sequence(value: Json | object) -> Sequence[Json]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from reconciler.api.meta import duration
 from reconciler.api.scriptrepository import DriftMode, DriftPolicy, PrunePolicy
-from reconciler.core import drift, quarantine
-from reconciler.core.changeset import ChangeSet
+from reconciler.core import drift, ordering, quarantine
 from reconciler.core.merge import covers, merge, without_nulls
 from reconciler.core.objects import (
     ANNOTATION_CAUSE,
@@ -33,6 +31,35 @@ from reconciler.core.objects import (
     sequence,
     text,
 )
+from reconciler.core.ordering import Rank
+from reconciler.core.steps import (
+    Apply,
+    Create,
+    Patch,
+    Plan,
+    Prune,
+    Quarantine,
+    Skip,
+    SkipReason,
+    Step,
+)
+
+__all__ = [
+    "Apply",
+    "Create",
+    "Desired",
+    "Patch",
+    "Plan",
+    "Prune",
+    "Quarantine",
+    "Repository",
+    "Skip",
+    "SkipReason",
+    "Step",
+    "make",
+    "resource_of",
+    "writable",
+]
 
 
 class Desired(Protocol):
@@ -58,137 +85,11 @@ class Repository:
     served: frozenset[Resource]
     prune: PrunePolicy
     drift: DriftPolicy = field(default_factory=DriftPolicy)
+    # What somebody deleted in the cluster, with the digest of the manifest that it was made of.
+    deleted: Mapping[Reference, str] = field(default_factory=dict)
     now: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """Server-side apply of a Script or ScriptRepository."""
-
-    reference: Reference
-    resource: Resource
-    document: JsonObject
-    is_new: bool
-    # Where the live object was changed, though git was not; empty where git was.
-    drifted: tuple[str, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Create a Device or DeviceModel; a `desired` of the manifest counts here and nowhere else."""
-
-    reference: Reference
-    resource: Resource
-    document: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """JSON patch of a live Device or DeviceModel. Fails when it met another state: plan again."""
-
-    reference: Reference
-    resource: Resource
-    ops: tuple[JsonObject, ...]
-    drifted: tuple[str, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantine:
-    """Server-side apply that suspends and labels a Script which left git, until `due`."""
-
-    reference: Reference
-    resource: Resource
-    document: JsonObject
-    uid: str
-    due: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prune:
-    """Delete the object that has this UID, and no other of its name."""
-
-    reference: Reference
-    resource: Resource
-    uid: str
-    was_quarantined: bool = False
-
-
-class SkipReason(StrEnum):
-    """Why an object is left as it is. Only the first three are for the author to mend."""
-
-    OWNED_BY_ANOTHER = "OwnedByAnother"
-    NOT_SERVED = "NotServed"
-    PROPERTIES_INVALID = "PropertiesInvalid"
-    # It is being deleted; what git says comes back when it is gone.
-    TERMINATING = "Terminating"
-    # Left the repository, and stays: policy, a manifest that cannot be read, a doubtful source.
-    PRUNE_DISABLED = "PruneDisabled"
-    PRUNE_HELD = "PruneHeld"
-    PRUNE_UNSAFE = "PruneUnsafe"
-    PRUNE_BUDGET = "PruneBudgetExceeded"
-    QUARANTINED = "Quarantined"
-    # Changed by somebody, and the drift policy only tells.
-    DRIFTED = "Drifted"
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """`drifted` as in the other steps; `due` is when a quarantine ends."""
-
-    reference: Reference
-    reason: SkipReason
-    message: str
-    drifted: tuple[str, ...] = field(default=(), compare=False)
-    due: float = field(default=0.0, compare=False)
-
-    @property
-    def is_problem(self) -> bool:
-        return self.reason in (
-            SkipReason.OWNED_BY_ANOTHER,
-            SkipReason.NOT_SERVED,
-            SkipReason.PROPERTIES_INVALID,
-        )
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the reason may go away without another revision of the object itself."""
-        return self.reason not in (
-            SkipReason.PRUNE_DISABLED,
-            SkipReason.PRUNE_HELD,
-            SkipReason.DRIFTED,
-        )
-
-
-Step: TypeAlias = Apply | Create | Patch | Quarantine | Prune | Skip
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Steps in an order in which any prefix is safe, and what needs none.
-
-    Models come before Devices, Devices before Scripts, and prunes last, in the opposite order.
-    """
-
-    steps: tuple[Step, ...]
-    unchanged: tuple[Reference, ...]
-
-    def change_set(self) -> ChangeSet:
-        """What was done once every step has succeeded."""
-        by_verb: dict[str, list[Reference]] = {}
-        for step in self.steps:
-            match step:
-                case Create() | Apply(is_new=True):
-                    verb = "created"
-                case Patch() | Apply() | Quarantine():
-                    verb = "configured"
-                case Prune():
-                    verb = "pruned"
-                case Skip():
-                    verb = "skipped"
-            by_verb.setdefault(verb, []).append(step.reference)
-        return ChangeSet(
-            unchanged=self.unchanged, **{verb: tuple(refs) for verb, refs in by_verb.items()}
-        )
+    # With whose rights it is carried out; None for the controller's own.
+    account: ObjectKey | None = None
 
 
 _RESOURCES: Final[Mapping[tuple[str, str], Resource]] = {
@@ -264,6 +165,9 @@ def make(
     in `held`, nor anything while `desired` is empty or `prune_safe` is not set. ScriptRepositories
     are never pruned. A Script that goes may have to pass its quarantine first.
 
+    A Script that cannot be deployed, or is in `held`, keeps back those of later waves and those
+    that depend on it, and no others.
+
     Where the live object is not what git says although it was when its manifest was applied, the
     step says in which fields; with the drift policy Detect it is a Skip.
 
@@ -286,7 +190,7 @@ def make(
             unchanged.append(ref)
         else:
             steps.append(step)
-    steps.sort(key=lambda step: (_ORDER.get(step.reference.kind, 0), step.reference))
+    steps = _in_order(steps, desired=desired, live=live, held=held)
     prune_safe = prune_safe and bool(desired)
     prunes: list[Step] = []
     for ref in sorted(candidates, key=lambda ref: (-_ORDER.get(ref.kind, 0), ref)):
@@ -295,6 +199,51 @@ def make(
             prune = _prune(ref, current, repository, held=held, prune_safe=prune_safe)
             prunes.extend([prune] if prune is not None else [])
     return Plan((*steps, *prunes), tuple(sorted(unchanged)))
+
+
+def _in_order(
+    steps: Sequence[Step],
+    *,
+    desired: Mapping[Reference, Desired],
+    live: Mapping[Reference, JsonObject | None],
+    held: Collection[Reference],
+) -> list[Step]:
+    """The steps in the order of a plan, those that have to wait as skips."""
+    documents = {it.reference: desired[it.reference].document for it in steps if _is_script(it)}
+    ranks = ordering.ranks({ref.key: document for ref, document in documents.items()})
+    missing = ordering.Missing()
+    for ref in held:
+        if ref.kind == "Script":
+            # Of a manifest that cannot be read nobody knows the wave: then that of what is live.
+            wanted = desired.get(ref)
+            document = wanted.document if wanted is not None else live.get(ref)
+            missing.add(ref.key, ordering.wave_of(document or {}))
+    ordered: list[Step] = []
+    for step in sorted(steps, key=lambda it: _place(it.reference, ranks)):
+        ref = step.reference
+        if not _is_script(step):
+            ordered.append(step)
+            continue
+        hindrance = missing.hindrance(ref.key, documents[ref]) if missing else None
+        if isinstance(step, Apply):
+            step = (  # noqa: PLW2901 - the same step, with its place or without its effect
+                replace(step, rank=ranks[ref.key])
+                if hindrance is None
+                else Skip(ref, SkipReason(hindrance.reason), hindrance.message)
+            )
+        if isinstance(step, Skip) and step.reason is not SkipReason.DRIFTED:
+            missing.add(ref.key, ranks[ref.key].wave)
+        ordered.append(step)
+    return ordered
+
+
+def _is_script(step: Step) -> bool:
+    return step.reference.kind == "Script"
+
+
+def _place(ref: Reference, ranks: Mapping[ObjectKey, Rank]) -> tuple[object, ...]:
+    kind = _ORDER.get(ref.kind, 0)
+    return (kind, ranks[ref.key] if ref.kind == "Script" else Rank(), ref)
 
 
 def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> Step | None:
@@ -306,6 +255,8 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
     if problem:
         return Skip(ref, SkipReason.PROPERTIES_INVALID, problem)
     if live is None:
+        if _stays_away(wanted, repository):
+            return Skip(ref, SkipReason.DRIFTED, f"{ref} was deleted in the cluster", ("",))
         document = _document(wanted, repository, repository.revision)
         if resource not in _MERGED_LISTS:
             return Apply(ref, resource, document, is_new=True)
@@ -348,6 +299,12 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
     if resource in _MERGED_LISTS:
         return Patch(ref, resource, ops, drifted)
     return Apply(ref, resource, document, is_new=False, drifted=drifted)
+
+
+def _stays_away(wanted: Desired, repository: Repository) -> bool:
+    """Whether somebody deleted it, and that is only to be told. Another manifest brings it back."""
+    by_hand = repository.deleted.get(wanted.reference) == wanted.digest
+    return by_hand and repository.drift.mode is DriftMode.DETECT
 
 
 def _prune(
@@ -401,7 +358,11 @@ def _owner(live: JsonObject) -> str:
 def _not_served(document: JsonObject, repository: Repository) -> str:
     version, kind = _identity(document)
     others = sorted(r.api_version for r in repository.served if r.kind == kind)
-    hint = f"; write apiVersion: {others[0]}" if others else ""
+    if others:
+        hint = f"; write apiVersion: {others[0]}"
+    else:
+        is_kubeedge = version.startswith(f"{DEVICES_V1BETA1.group}/")
+        hint = "; install the CRDs of KubeEdge" if is_kubeedge else ""
     return f"this cluster does not take {kind} of {version}{hint}"
 
 

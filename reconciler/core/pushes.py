@@ -20,6 +20,7 @@ from reconciler.core.objects import JsonObject, mapping, sequence, text
 MOST_CHANGES = 100
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEADS: Final = "refs/heads/"
+_TAGS: Final = "refs/tags/"
 # Every one of these that is present says who sends; Gitea sends GitHub's, too, so it comes first.
 _TOLD_BY: Final = (
     ("x-forgejo-event", Provider.GITEA),
@@ -87,6 +88,10 @@ def receive(
 def branch_of(ref: str) -> str:
     """The branch that a full ref names; empty for tags and the like."""
     return ref.removeprefix(_HEADS) if ref.startswith(_HEADS) else ""
+
+
+def is_tag(ref: str) -> bool:
+    return ref.startswith(_TAGS)
 
 
 # Proofs.
@@ -207,7 +212,7 @@ def _of_cloud(change: JsonObject) -> Change:
     """`old` is null for a new branch, `new` for one that was deleted."""
     old, new = mapping(change.get("old")), mapping(change.get("new"))
     named = new or old
-    folder = _HEADS if text(named.get("type")) in {"branch", "named_branch"} else "refs/tags/"
+    folder = _HEADS if text(named.get("type")) in {"branch", "named_branch"} else _TAGS
     return Change(
         folder + text(named.get("name")),
         _commit(mapping(old.get("target")).get("hash")),

@@ -18,11 +18,16 @@ from reconciler.core.objects import (
 _CHOSEN = ("name", "namespace", "labels", "annotations")
 
 
+def is_marked(live: JsonObject) -> bool:
+    """Whether it is in quarantine."""
+    return LABEL_QUARANTINED in mapping(mapping(live.get("metadata")).get("labels"))
+
+
 def since(live: JsonObject) -> float | None:
     """When it began; None for what is not in quarantine."""
-    metadata = mapping(live.get("metadata"))
-    if LABEL_QUARANTINED not in mapping(metadata.get("labels")):
+    if not is_marked(live):
         return None
+    metadata = mapping(live.get("metadata"))
     try:
         began = text(mapping(metadata.get("annotations")).get(ANNOTATION_QUARANTINED_AT))
         return datetime.fromisoformat(began).timestamp()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from reconciler.api.meta import DRIFTED, ConditionStatus
+from reconciler.api.clusters import ClusterStatus
+from reconciler.api.meta import DRIFTED, SOURCE_VERIFIED, ConditionStatus
 from reconciler.api.scriptrepository import (
     AppliedRevision,
     Counts,
@@ -30,6 +32,9 @@ from reconciler.core.objects import (
 )
 from reconciler.core.scripts import first_problem, without_managed_fields
 from reconciler.errors import ObjectInvalid
+
+# Status, reason and message.
+ConditionWords: TypeAlias = tuple[ConditionStatus, str, str]
 
 # Problems shown in the status; a status is read by people and carried in every watch event.
 SHOWN_PROBLEMS = 100
@@ -97,6 +102,7 @@ class Applied:
     pending_prune: PendingPrune | None = None
     history: Sequence[AppliedRevision] = ()
     rollback: RollbackStatus | None = None
+    clusters: Sequence[ClusterStatus] = ()
 
 
 def status_of(
@@ -106,7 +112,7 @@ def status_of(
     *,
     status_commit: str,
     now: float,
-    drifted: Sequence[Drifted] = (),
+    others: Mapping[str, ConditionWords] | None = None,
 ) -> ScriptRepositoryStatus:
     """With `applied` None, what was reached before stays as it is."""
     live = record.status
@@ -117,7 +123,7 @@ def status_of(
             previous=live.conditions,
             generation=record.generation,
             now=now,
-            others=drift_condition(drifted),
+            others=others,
         ),
         revision=applied.revision if applied else live.revision,
         digest=applied.digest if applied else live.digest,
@@ -128,13 +134,27 @@ def status_of(
         pending_prune=applied.pending_prune if applied else live.pending_prune,
         history=list(applied.history) if applied else live.history,
         rollback=applied.rollback if applied else live.rollback,
+        clusters=list(applied.clusters) if applied else live.clusters,
         last_handled_reconcile_at=live.last_handled_reconcile_at,
     )
 
 
-def drift_condition(
-    drifted: Sequence[Drifted],
-) -> Mapping[str, tuple[ConditionStatus, str, str]]:
+def verified_condition(
+    record: RepositoryRecord, told: ConditionWords | None
+) -> Mapping[str, ConditionWords]:
+    """What to say of signatures: nothing where none are asked for.
+
+    Before anything is `told` of this spec, what was said of it before a restart.
+    """
+    if record.spec is None or record.spec.verify is None:
+        return {}
+    for before in record.status.conditions:
+        if before.type == SOURCE_VERIFIED and before.observed_generation == record.generation:
+            told = told or (before.status, before.reason, before.message)
+    return {SOURCE_VERIFIED: told} if told else {}
+
+
+def drift_condition(drifted: Sequence[Drifted]) -> Mapping[str, ConditionWords]:
     """What to say of live objects that are not as git has them; nothing while there are none."""
     if not drifted:
         return {}

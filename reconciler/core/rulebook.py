@@ -12,7 +12,8 @@ from reconciler.core import layout
 from reconciler.core.admission import Desired, Scope
 from reconciler.core.layout import ScriptPath
 from reconciler.core.manifests import Change, ManifestSet
-from reconciler.core.objects import ObjectKey, mapping, sequence, text
+from reconciler.core.models import Property, properties_of
+from reconciler.core.objects import ObjectKey, mapping, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Rulebook:
             found.sort(key=lambda path: path.ext != ScriptType.JS.ext)
         return found[0] if found else None
 
-    def properties(self, device: ObjectKey) -> tuple[str, ...]:
-        """What the DeviceModel of a Device says that it has."""
+    def properties(self, device: ObjectKey) -> Mapping[str, Property]:
+        """What the DeviceModel of a Device says that it has, by name."""
         model = ""
         for it in self._of("Device"):
             if it.reference.key == device:
@@ -52,9 +53,8 @@ class Rulebook:
                 model = text(reference.get("name"))
         for it in self._of("DeviceModel"):
             if it.reference.key == ObjectKey(device.namespace, model):
-                properties = sequence(mapping(it.document.get("spec")).get("properties"))
-                return tuple(text(mapping(entry).get("name")) for entry in properties)
-        return ()
+                return properties_of(it.document)
+        return {}
 
     def _of(self, kind: str) -> Iterator[Desired]:
         return (it for it in self.objects if it.reference.kind == kind)

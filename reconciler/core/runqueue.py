@@ -14,7 +14,7 @@ Not promised: durability. That is for a journal in front of this.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -26,8 +26,11 @@ from reconciler.core.runs import Run
 QUANTUM = 64
 # Wishes of one Script that wait: a webhook flood fills this, not the queue of the others.
 PER_SCRIPT = 1_000
-# All that wait; about 100 MB at most.
+# All that wait; about 100 MB at most, without their events.
 TOTAL = 100_000
+# Of events that wait: those of one Script, and all. One that is larger waits alone.
+PER_SCRIPT_BYTES = 4 * 1024 * 1024
+TOTAL_BYTES = 128 * 1024 * 1024
 
 
 class Offered(Enum):
@@ -36,12 +39,44 @@ class Offered(Enum):
     REFUSED = "refused"
 
 
+class EventBytes:
+    """How much the events that are held for each Script, and for all, come to."""
+
+    def __init__(self, per_script: int = PER_SCRIPT_BYTES, total: int = TOTAL_BYTES) -> None:
+        self._per_script = per_script
+        self._total = total
+        self._of: dict[ObjectKey, int] = {}
+        self._all = 0
+
+    def has_room(self, script: ObjectKey, size: int) -> bool:
+        """Whether an event fits. One that is empty always does; any does where none is held."""
+        held = self._of.get(script, 0)
+        if not size or not self._all:
+            return True
+        return self._all + size <= self._total and (not held or held + size <= self._per_script)
+
+    def add(self, script: ObjectKey, size: int) -> None:
+        """Hold so much more, or with a negative one less."""
+        self._all += size
+        held = self._of.pop(script, 0) + size
+        if held:
+            self._of[script] = held
+
+
 class RunQueue:
     """Belongs to one thread."""
 
-    def __init__(self, *, per_script: int = PER_SCRIPT, total: int = TOTAL) -> None:
+    def __init__(
+        self,
+        *,
+        per_script: int = PER_SCRIPT,
+        total: int = TOTAL,
+        per_script_bytes: int = PER_SCRIPT_BYTES,
+        total_bytes: int = TOTAL_BYTES,
+    ) -> None:
         self._per_script = per_script
         self._total = total
+        self._events = EventBytes(per_script_bytes, total_bytes)
         # Every Script that has waiting runs and none in flight is in `_turns`; the order of both
         # levels is the order of turns. `_waiting` holds the runs themselves.
         self._turns: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
@@ -57,24 +92,37 @@ class RunQueue:
         for runs in self._waiting.values():
             yield from runs
 
-    def offer(self, run: Run, *, coalesce: bool) -> Offered:
-        """Take a wish in. With `coalesce`, one that waits for the same reason absorbs it.
+    def waiting(self, script: ObjectKey) -> Sequence[Run]:
+        """Its runs that wait, the next one first."""
+        return tuple(self._waiting.get(script, ()))
 
-        Only a wish without `coalesce` can be refused.
+    def offer(self, run: Run, *, coalesce: bool, must: bool = False) -> Offered:
+        """Take a wish in. With `coalesce`, one that waits for the same reason absorbs it, and has
+        its event from then on.
+
+        Only a wish without `coalesce` can be refused, and none that `must` be taken: whoever says
+        so counts them himself.
         """
         runs = self._waiting.get(run.script)
         if coalesce and runs:
             for at, waiting in enumerate(runs):
-                if _is_like(waiting, run) and not waiting.event:
-                    runs[at] = replace(waiting, devices=waiting.devices | run.devices)
+                if _is_like(waiting, run) and bool(waiting.event) == bool(run.event):
+                    devices = waiting.devices | run.devices
+                    self._events.add(run.script, len(run.event) - len(waiting.event))
+                    runs[at] = replace(waiting, devices=devices, event=run.event)
                     return Offered.COALESCED
-        is_full = self._depth >= self._total or len(runs or ()) >= self._per_script
-        if is_full and not coalesce:
+        is_full = (
+            self._depth >= self._total
+            or len(runs or ()) >= self._per_script
+            or not self._events.has_room(run.script, len(run.event))
+        )
+        if is_full and not coalesce and not must:
             return Offered.REFUSED
         if runs is None:
             runs = self._waiting[run.script] = deque()
         runs.append(run)
         self._depth += 1
+        self._events.add(run.script, len(run.event))
         if run.script not in self._in_flight:
             self._take_place(run.script)
         return Offered.QUEUED
@@ -107,6 +155,7 @@ class RunQueue:
             group = [runs.popleft() for _ in range(size)]
             credit -= len(group)
             self._depth -= len(group)
+            self._events.add(key, -sum(len(run.event) for run in group))
             self._in_flight[key] = len(group)
             self._give_up_place(key)
             if not runs:
@@ -128,6 +177,7 @@ class RunQueue:
         """Forget the waiting runs of a Script that is gone; those in flight still need `done`."""
         runs = tuple(self._waiting.pop(script, ()))
         self._depth -= len(runs)
+        self._events.add(script, -sum(len(run.event) for run in runs))
         self._give_up_place(script)
         return runs
 

@@ -20,6 +20,8 @@ class Cause(StrEnum):
     READ_CHANGE = "ReadChange"
     DEPLOYED = "Deployed"
     WEBHOOK = "Webhook"
+    CRON = "Cron"
+    MQTT = "Mqtt"
     MANUAL = "Manual"
 
 

@@ -126,6 +126,15 @@ def loaded_digests(record: ScriptRecord) -> frozenset[str]:
     return frozenset((ready_digest(record), *tried)) - {""}
 
 
+def named_digests(record: ScriptRecord) -> frozenset[str]:
+    """Artifacts that it runs, asks for, or may return to."""
+    asked = record.spec.manifest.digest if record.spec is not None else None
+    rollout = record.status.rollout
+    kept = {version.digest for version in rollout.versions} if rollout is not None else set()
+    found = {record.status.digest, asked or "", *loaded_digests(record), *kept}
+    return frozenset(found) - {""}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastRun:
     """What the newest finished run left to say."""

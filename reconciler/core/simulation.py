@@ -4,11 +4,13 @@
 - `simulate: toggle` flips between true and false after `every` milliseconds;
 - `simulate: ramp` walks between `from` and `to` by `step` after `every` milliseconds;
 - `simulate: follow` is an actuator: it takes its desired value over after `delay` milliseconds.
+
+`noise` blurs numbers as they are reported, `dropout` is the part of reports that get lost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -35,10 +37,25 @@ class Behaviour:
     low: Decimal = Decimal(0)
     high: Decimal = Decimal(0)
     step: Decimal = Decimal(0)
+    # Added to a number when it is reported: up to so much, in either direction.
+    noise: Decimal = Decimal(0)
+    # The part of reports that get lost.
+    dropout: Decimal = Decimal(0)
 
 
 def behaviour(config: JsonObject) -> Behaviour:
     """Read `visitors.configData`. Raises ValueError with what to write instead."""
+    made = _behaviour(config)
+    noise = _number(config, "noise", default=Decimal(0))
+    dropout = _number(config, "dropout", default=Decimal(0))
+    if noise < 0:
+        raise ValueError("noise is how far a value may be off, 0 or more")
+    if not 0 <= dropout <= 1:
+        raise ValueError("dropout is the part of reports that get lost, from 0 to 1")
+    return replace(made, noise=noise, dropout=dropout)
+
+
+def _behaviour(config: JsonObject) -> Behaviour:
     simulate = text(config.get("simulate"))
     start = as_text(config.get("start"))
     match simulate:
@@ -104,10 +121,10 @@ def _milliseconds(
 
 
 _FIELDS: Final = {
-    "constant": frozenset({"simulate", "start", "every"}),
-    "toggle": frozenset({"simulate", "start", "every"}),
-    "ramp": frozenset({"simulate", "start", "from", "to", "step", "every"}),
-    "follow": frozenset({"simulate", "start", "delay"}),
+    "constant": frozenset({"simulate", "start", "every", "noise", "dropout"}),
+    "toggle": frozenset({"simulate", "start", "every", "dropout"}),
+    "ramp": frozenset({"simulate", "start", "from", "to", "step", "every", "noise", "dropout"}),
+    "follow": frozenset({"simulate", "start", "delay", "dropout"}),
 }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from reconciler.core.cron import Schedule
+from reconciler.core.gating import Gate
 from reconciler.core.objects import ObjectKey
 from reconciler.core.twins import DeviceRecord
 
@@ -30,6 +32,10 @@ class Subscription:
     run_on_deploy: bool
     # Of `reads`, those whose runs another version has: they are not joined with the others'.
     canaries: frozenset[str] = frozenset()
+    schedule: Schedule | None = None
+    gate: Gate | None = None
+    # Its runs are kept until they have succeeded.
+    durable: bool = False
 
 
 class TriggerIndex:

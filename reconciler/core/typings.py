@@ -91,10 +91,10 @@ def _union(properties: Iterable[Property]) -> str:
 
 
 def _environment(deployments: Sequence[Deployment]) -> dict[str, str]:
-    names = {name for deployment in deployments for name in deployment.spec.env}
+    named = [deployment.spec.env_names for deployment in deployments]
     return {
-        name: "string" if all(name in d.spec.env for d in deployments) else "string | undefined"
-        for name in names
+        name: "string" if all(name in names for names in named) else "string | undefined"
+        for name in frozenset().union(*named)
     }
 
 

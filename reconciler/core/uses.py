@@ -111,7 +111,7 @@ def capability(key: ObjectKey, spec: ScriptSpec, uses: Uses) -> Capability:
         artifact=f"{spec.manifest.name}/{spec.manifest.version}",
         reads=reads,
         writes=writes,
-        env=tuple(sorted(spec.env if uses.env_is_open else {name for name, _ in uses.env})),
+        env=tuple(sorted(spec.env_names if uses.env_is_open else {name for name, _ in uses.env})),
         fetches=tuple(sorted(set(places))),
         is_exact=is_exact,
     )
@@ -177,8 +177,8 @@ def _findings(key: ObjectKey, spec: ScriptSpec, uses: Uses, devices: Devices) ->
     yield from _uncommitted(uses, who)
     if not uses.env_is_open:
         for name, call in uses.env:
-            if name not in spec.env:
-                near = suggestion(name, spec.env)
+            if name not in spec.env_names:
+                near = suggestion(name, sorted(spec.env_names))
                 message = f"{who} sets no {quoted(name)} in env, so it is undefined{near}"
                 yield _Finding(call, "EnvNotSet", message, "note")
     for url, call in uses.fetches:

@@ -66,9 +66,12 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Tree:
+    """What one document came to. `offset` is to be added to all `lines`."""
+
     value: Json
     lines: Lines
     faults: list[Fault]
+    offset: int = 0
 
 
 @dataclass(slots=True)
@@ -186,7 +189,7 @@ class Builder:
                 self._fault(line, "MergeKey", "merge keys are not used; write the fields out")
                 frame.drop = True
                 return
-            if not _is_string(key):
+            if not is_string(key):
                 message = f"the key {quoted(key)} is not a string; put it in quotes"
                 self._fault(line, "InvalidKey", message)
         if not isinstance(frame.lines, dict) or key in frame.lines:
@@ -201,7 +204,7 @@ class Builder:
         if event.tag is not None or not event.implicit[0]:
             return event.value
         try:
-            return _resolve(event.value)
+            return resolve(event.value)
         except ValueError as error:
             self._fault(line, "InvalidNumber", str(error))
             return None
@@ -234,14 +237,14 @@ class Builder:
 
 # Keys are few and come again in every document.
 @lru_cache(maxsize=4096)
-def _is_string(text: str) -> bool:
+def is_string(text: str) -> bool:
     try:
-        return isinstance(_resolve(text), str)
+        return isinstance(resolve(text), str)
     except ValueError:
         return False
 
 
-def _resolve(text: str) -> Json:
+def resolve(text: str) -> Json:
     """What a plain scalar means in YAML 1.2. Raises ValueError for what JSON cannot hold."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]

@@ -13,6 +13,7 @@ what a repository holds can stop the program. Each document fails alone, a synta
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from typing import Final
 
 import yaml
 
+from reconciler.core import yamlshapes
 from reconciler.core.objects import Json, JsonObject
 from reconciler.core.problems import Problem
 from reconciler.core.yamlbuild import (
@@ -53,7 +55,7 @@ class Document:
 
     `index` counts the documents of the file, `pointer` leads to the item within its document. With
     `faults` the value is only what could be made out: good enough to tell which object it is meant
-    to be, never to be deployed.
+    to be, never to be deployed. Those that look alike share `lines`, to which `offset` is added.
     """
 
     path: PurePosixPath
@@ -63,19 +65,20 @@ class Document:
     pointer: str
     faults: tuple[Fault, ...]
     lines: Lines
+    offset: int = 0
 
     def line_of(self, pointer: str) -> int:
         """The line of a place below this document, or of the nearest place above that exists."""
         line, children = self.lines
         for token in pointer.split("/")[1:]:
-            key = token.replace("~1", "/").replace("~0", "~")
+            key = token.replace("~1", "/").replace("~0", "~") if "~" in token else token
             if isinstance(children, dict) and key in children:
                 line, children = children[key]
             elif isinstance(children, list) and key.isdecimal() and int(key) < len(children):
                 line, children = children[int(key)]
             else:
                 break
-        return line
+        return line + self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,19 @@ class File:
     problems: tuple[Problem, ...]
 
 
-def read(path: PurePosixPath, content: bytes, *, loader: type[yaml.SafeLoader] = _LOADER) -> File:
+def read(
+    path: PurePosixPath,
+    content: bytes,
+    *,
+    loader: type[yaml.SafeLoader] = _LOADER,
+    shapes: bool = True,
+) -> File:
     """Every document of a file, in order. Raises nothing, whatever the bytes are.
 
-    Only the scanner of `loader` is used, by default the one in C where there is one.
+    Only the scanner of `loader` is used, by default the one in C where there is one. Without
+    `shapes` it scans every document, though it has scanned its like before; the result is the same.
     """
-    reader = _Reader(path, loader)
+    reader = _Reader(path, loader, shapes=shapes)
     try:
         for line, chunk in _chunks(_decode(content)):
             reader.read(line, chunk)
@@ -111,7 +121,7 @@ def _decode(content: bytes) -> str:
         line = content.count(b"\n", 0, nul) + 1
         raise Refused("NotUtf8", "the file holds a NUL byte; save it as UTF-8 text", line)
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise Refused("NotUtf8", "the file is not UTF-8; save it as UTF-8", line) from error
@@ -124,7 +134,10 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
     refused where it is used.
     """
     line = 1
-    for start, end in pairwise([0, *(m.start() for m in _BREAK.finditer(text)), len(text)]):
+    # Most have one document; to look for characters is cheaper than for lines that begin so.
+    has_marks = "---" in text or "..." in text
+    marks = [mark.start() for mark in _BREAK.finditer(text)] if has_marks else []
+    for start, end in pairwise([0, *marks, len(text)]):
         chunk = text[start:end]
         body = chunk[3:] if chunk.startswith(("---", "...")) else chunk
         if _CONTENT.search(body):
@@ -135,25 +148,23 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
 class _Reader:
     """What has been read of one file so far."""
 
-    def __init__(self, path: PurePosixPath, loader: type[yaml.SafeLoader]) -> None:
+    def __init__(self, path: PurePosixPath, loader: type[yaml.SafeLoader], *, shapes: bool) -> None:
         self.documents: list[Document] = []
         self.problems: list[Problem] = []
         self._path = path
         self._loader = loader
+        self._shapes = shapes
         self._nodes = MAX_NODES
         self._index = 0
 
     def read(self, line: int, chunk: str) -> None:
         """Raises `Refused` when nothing more of the file will be read."""
-        builder = Builder(line, self._nodes)
-        try:
-            for tree in _trees(builder, self._loader, chunk, line):
-                if tree.value is not None or tree.faults:
-                    self._add(tree)
-        except Refused as refused:
-            self.unreadable(refused.line, "", refused.reason, str(refused))
-            self._index += 1
-        self._nodes = builder.nodes_left
+        known = yamlshapes.tree(chunk, line, self._loader) if self._shapes else None
+        if known is not None and known.nodes <= self._nodes:
+            self._add(known.tree)
+            self._nodes -= known.nodes
+        else:
+            self._scan(line, chunk)
         if self._nodes < 0:
             raise Refused("TooLarge", f"the file has more than {MAX_NODES} values; split it", line)
         if len(self.problems) >= MAX_UNREADABLE:
@@ -164,6 +175,17 @@ class _Reader:
             message = f"the file has more than {MAX_DOCUMENTS} documents; split it"
             raise Refused("TooManyDocuments", message, line)
 
+    def _scan(self, line: int, chunk: str) -> None:
+        builder = Builder(line, self._nodes)
+        try:
+            for tree in _trees(builder, self._loader, chunk, line):
+                if tree.value is not None or tree.faults:
+                    self._add(tree)
+        except Refused as refused:
+            self.unreadable(refused.line, "", refused.reason, str(refused))
+            self._index += 1
+        self._nodes = builder.nodes_left
+
     def unreadable(self, line: int, pointer: str, reason: str, message: str) -> None:
         self.problems.append(
             Problem(path=self._path, line=line, pointer=pointer, reason=reason, message=message)
@@ -173,7 +195,7 @@ class _Reader:
         if isinstance(tree.value, dict) and tree.value.get("kind") == "List":
             self._add_items(tree, tree.value)
         else:
-            self._add_one(tree.value, "", tree.lines, tuple(tree.faults))
+            self._add_one(tree.value, "", tree.lines, tuple(tree.faults), tree.offset)
         self._index += 1
 
     def _add_items(self, tree: Tree, value: JsonObject) -> None:
@@ -182,7 +204,8 @@ class _Reader:
         children = tree.lines[1]
         lines = children.get("items") if isinstance(children, dict) else None
         if not isinstance(items, list) or lines is None or not isinstance(lines[1], list):
-            self.unreadable(tree.lines[0], "/items", "NotAnObject", "a List needs a list of items")
+            line = tree.lines[0] + tree.offset
+            self.unreadable(line, "/items", "NotAnObject", "a List needs a list of items")
             return
         faults: dict[str, list[Fault]] = {}
         for fault in tree.faults:
@@ -194,19 +217,23 @@ class _Reader:
                 faults.setdefault(item.group(), []).append(own)
         for number, (item_value, item_lines) in enumerate(zip(items, lines[1], strict=True)):
             pointer = f"/items/{number}"
-            self._add_one(item_value, pointer, item_lines, tuple(faults.get(pointer, ())))
+            own_faults = tuple(faults.get(pointer, ()))
+            self._add_one(item_value, pointer, item_lines, own_faults, tree.offset)
 
-    def _add_one(self, value: Json, pointer: str, lines: Lines, faults: tuple[Fault, ...]) -> None:
+    def _add_one(
+        self, value: Json, pointer: str, lines: Lines, faults: tuple[Fault, ...], offset: int
+    ) -> None:
         if isinstance(value, dict):
             self.documents.append(
                 Document(
                     path=self._path,
                     index=self._index,
-                    line=lines[0],
+                    line=lines[0] + offset,
                     value=value,
                     pointer=pointer,
                     faults=faults,
                     lines=lines,
+                    offset=offset,
                 )
             )
         elif faults:
@@ -214,7 +241,7 @@ class _Reader:
             self.unreadable(first.line, pointer + first.pointer, first.reason, first.message)
         else:
             message = "this is no object; write apiVersion, kind, metadata and spec"
-            self.unreadable(lines[0], pointer, "NotAnObject", message)
+            self.unreadable(lines[0] + offset, pointer, "NotAnObject", message)
 
 
 def _trees(

@@ -1,8 +1,9 @@
 """The only place where adapters and controllers meet.
 
-`assembly` joins one controller, `local` puts an embedded cluster, an executor and simulated devices
-around it, `demo` shows one at work, `offline` looks without changing. The command line calls what
-is named here; each is imported when it is first called for, since a verb needs one and pays for it.
+`assembly` joins one controller, `serving` runs it as a process, `local` puts an embedded cluster,
+an executor and simulated devices around it, `demo` shows one at work, `offline` looks without
+changing. The command line calls what is named here; each is imported when it is first called for,
+since a verb needs one and pays for it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from reconciler.main.assembly import controller
     from reconciler.main.demo import demo
     from reconciler.main.local import up
     from reconciler.main.offline import plan
+    from reconciler.main.scenarios import simulate
+    from reconciler.main.serving import controller
 
-__all__ = ["controller", "demo", "plan", "up"]
+__all__ = ["controller", "demo", "plan", "simulate", "up"]
 
-_MODULES: Final = {"controller": "assembly", "demo": "demo", "plan": "offline", "up": "local"}
+_MODULES: Final = {
+    "controller": "serving",
+    "demo": "demo",
+    "plan": "offline",
+    "simulate": "scenarios",
+    "up": "local",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -2,77 +2,89 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from reconciler import web
-from reconciler.adapters import kube
-from reconciler.adapters.clock import SystemClock
-from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.adapters import cosign, kube
+from reconciler.adapters.age import Age
 from reconciler.adapters.evaluations import SqliteEvaluations
-from reconciler.adapters.git import GitMirrors
+from reconciler.adapters.git import LIBGIT2_VERSION, GitMirrors
+from reconciler.adapters.journal import SqliteJournal
 from reconciler.adapters.outbound import HttpOutbound
 from reconciler.adapters.recordings import SqliteRecordings
 from reconciler.adapters.registers import HttpRegisters
 from reconciler.adapters.registry import DiskRegistry
 from reconciler.adapters.scriptstates import SqliteScriptStates
 from reconciler.adapters.session_server import GrpcSessionServer
+from reconciler.adapters.session_tls import TlsFiles
+from reconciler.adapters.tokens import TokenFile
+from reconciler.controllers.access import KeptAccess
 from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.auditing import Auditing
 from reconciler.controllers.commanding import ObjectCommands
 from reconciler.controllers.commitstatuses import CommitStatuses
+from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
+from reconciler.controllers.environments import Environments
 from reconciler.controllers.events import Events
+from reconciler.controllers.explaining import Explainer
 from reconciler.controllers.finishing import Finisher
 from reconciler.controllers.hooks import PushHooks
+from reconciler.controllers.keeping import Keeping
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.mqtttriggers import MqttTriggers
 from reconciler.controllers.notifying import Notifications
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.repositories import Repositories
 from reconciler.controllers.rolloutrequests import RolloutRequests
+from reconciler.controllers.schedules import Schedules
 from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.secrets import Secrets
 from reconciler.controllers.statuscommits import StatusCommits
 from reconciler.controllers.statuses import ScriptStatuses
+from reconciler.controllers.statusnotes import StatusNotes
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import plan
 from reconciler.core.models import ModelRecord
 from reconciler.core.objects import (
-    SCRIPT_REPOSITORIES,
-    SCRIPTS,
-    JsonObject,
     ObjectKey,
     Resource,
 )
-from reconciler.core.repositories import RepositoryRecord, decode_repository
+from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.runqueue import RunQueue
-from reconciler.core.scripts import ScriptRecord, decode_script
+from reconciler.core.runs import Cause
+from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.core.twins import (
     DeviceRecord,
     DeviceStatusRecord,
 )
-from reconciler.errors import ObjectInvalid, ScriptOpsError, Stalled
-from reconciler.main import logs, secretfiles
+from reconciler.errors import ScriptOpsError, Stalled
+from reconciler.main import brokers
 from reconciler.main.copying import ClusterCopy, Listeners
-from reconciler.main.simulation import simulated
+from reconciler.main.granting import granted
+from reconciler.main.groups import failing_together
+from reconciler.main.simulation import Driving
+from reconciler.ports.access import Access
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
-from reconciler.settings import Address, ClusterKind, Settings
+from reconciler.settings import Address, ClusterKind, LogFormat, Settings
 
 log = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.5
 RECORD_SECONDS = 1.0
-MQTT_SECONDS = 2.0
+# Those in this process that read what others send; what executors run on they tell themselves.
+LIBRARIES = {"libgit2": LIBGIT2_VERSION, "OpenSSL": ssl.OPENSSL_VERSION.split()[1]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,30 +135,62 @@ class Controller:
         self.registry = DiskRegistry(settings.data / "registry")
         self.evaluations = SqliteEvaluations(settings.data / "evaluations.db")
         self.states = SqliteScriptStates(settings.data / "states.db")
+        self.journal = SqliteJournal(settings.data / "journal.db")
         self.memory = Memory(self.states)
         self.recordings = (
             SqliteRecordings(settings.data, self.registry.read, keep=settings.recordings)
             if settings.recordings
             else None
         )
-        self._registers = HttpRegisters(settings.registers)
-        self._sessions = GrpcSessionServer(str(settings.grpc), insecure=settings.insecure_listen)
+        self._registers = HttpRegisters(
+            settings.registers,
+            config=settings.register_config,
+            keys=[cosign.load(path) for path in settings.register_keys],
+        )
+        tls = settings.tls
+        self._sessions = GrpcSessionServer(
+            str(settings.grpc),
+            tls=None if tls is None else TlsFiles(tls.cert, tls.key, tls.client_ca),
+            insecure=settings.insecure_listen,
+        )
         self._queue = RunQueue()
+        self.broker = brokers.broker(settings, clock, count=self._count_messages)
         self._wire()
+        self.auditing = Auditing()
+        if settings.log_format is LogFormat.JSON:
+            # Logs as text are for whoever looks on, who has better to read.
+            self.finisher.listeners.append(self.auditing.ran)
+            self.commits.listeners.append(self.auditing.pushed)
 
     def _wire(self) -> None:
         clock, metrics, world, cluster = self.clock, self.metrics, self.world, self.cluster
+        grants = granted(self.settings)
+        self.environments = Environments(
+            world, cluster, Age(self.settings.age_identity), grants, clock=clock
+        )
         self.dispatcher = Dispatcher(
-            world, self._queue, self._sessions, self.memory, clock=clock, metrics=metrics
+            world,
+            self._queue,
+            self._sessions,
+            self.memory,
+            self.environments,
+            clock=clock,
+            metrics=metrics,
+        )
+        self.deliveries = Deliveries(
+            self.journal, self._queue, clock=clock, metrics=metrics, wake=self.dispatcher.wake
         )
         self.triggering = Triggering(
             world,
             self._queue,
             self.evaluations,
+            self.deliveries,
             clock=clock,
             metrics=metrics,
             wake=self.dispatcher.wake,
         )
+        self.schedules = Schedules(self.triggering, clock=clock, metrics=metrics)
+        self.triggering.on_due = self.schedules.changed
         precedence = Precedence()
         self.events = Events(cluster, precedence, clock=clock)
         self.statuses = ScriptStatuses(cluster, precedence, clock=clock, metrics=metrics)
@@ -156,7 +200,9 @@ class Controller:
             self.registry,
             self._registers,
             is_synced=self._is_read,
+            look=lambda key: self.repositories.loop.add(key),  # noqa: PLW0108 - made further down
         )
+        self.keeping = Keeping(world, self.registry)
         self.scripts = Scripts(
             world,
             self.artifacts,
@@ -165,9 +211,12 @@ class Controller:
             self.statuses,
             self.events,
             self.memory,
+            self.environments,
             clock=clock,
             metrics=metrics,
         )
+        self.environments.wake = self.dispatcher.wake
+        self.environments.doubt = self.scripts.loop.add
         self.repositories = Repositories(
             world,
             cluster,
@@ -180,6 +229,8 @@ class Controller:
             metrics=metrics,
             cluster_name=self.settings.cluster_name,
             replace_versions=self.settings.dev,
+            grants=grants,
+            clusters=kube.RemoteClusters(),
             served=self._served,
             in_use=lambda ref: bool(self.artifacts.users(ref)),
             published=self.scripts.published,
@@ -200,6 +251,16 @@ class Controller:
         )
         self.repositories.progress.append(self.commit_statuses.progressed)
         self.scripts.listeners.append(self.commit_statuses.script_status)
+        self.status_notes = StatusNotes(
+            self.git,
+            self.repositories.notes,
+            self.events,
+            precedence,
+            clock=clock,
+            metrics=metrics,
+            cluster_name=self.settings.cluster_name,
+        )
+        self.repositories.progress.append(self.status_notes.progressed)
         self.notifications = Notifications(
             world,
             self.outbound,
@@ -219,9 +280,10 @@ class Controller:
         self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
         self.finisher.recordings = self.recordings
         self.finisher.listeners.append(self.scripts.rollouts.ran)
+        self.finisher.listeners.append(self.deliveries.ended)
         self.dispatcher.shadows.on_compared = self.scripts.rollouts.compared
-        self.scripts.rollouts.keep = self._keep
-        self.scripts.rollouts.release = self._release
+        self.scripts.rollouts.keep = self.keeping.keep
+        self.scripts.rollouts.release = self.keeping.release
         self.operations = ControllerOperations(
             world,
             self.triggering,
@@ -229,10 +291,12 @@ class Controller:
             self.runs,
             queue_depth=lambda: len(self._queue),
             not_ready=self._not_ready,
-            state_of=self.memory.of,
+            state_of=lambda uid: self.environments.hidden(uid, self.memory.of(uid)),
             rollouts=RolloutRequests(world, cluster),
+            explainer=Explainer(world, self.triggering, self.dispatcher, self._queue, clock),
             recordings=self.recordings,
         )
+        self.mqtt_triggers = self._mqtt_triggers()
         self.dispatcher.triggering = self.triggering
         self.dispatcher.on_finished = self.finisher.finish
         self.dispatcher.on_loaded = self.scripts.loaded
@@ -247,18 +311,22 @@ class Controller:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._let_go)
             await self._listen(stack)
-            group = await stack.enter_async_context(_failing_together())
+            group = await stack.enter_async_context(failing_together())
             await self.copy.begin(group)
             present = {record.uid for record in self.world.scripts}
             self.triggering.keep_only(present)
             self.memory.keep_only(present)
+            self.keeping.sweep()
             self._synced = True
             for loop in (
                 self.scripts.loop.run,
+                self.schedules.loop.run,
+                self.deliveries.loop.run,
                 self.statuses.loop.run,
                 self.repositories.loop.run,
                 self.commit_statuses.loop.run,
                 self.notifications.loop.run,
+                self.status_notes.loop.run,
                 self.repositories.drift.loop.run,
                 self.repositories.drift.statuses_loop.run,
                 self.events.run,
@@ -267,6 +335,8 @@ class Controller:
                 self._record,
             ):
                 group(loop())
+            if self.broker is not None:
+                group(self.broker.run())
             yield
 
     async def _listen(self, stack: AsyncExitStack) -> None:
@@ -276,10 +346,18 @@ class Controller:
             push_hooks=self.hooks,
             commands=self.commands,
             metrics=self._registry_of_metrics,
+            access=KeptAccess(self._access(), clock=self.clock),
+            libraries=LIBRARIES,
+            # Whoever reaches a loopback address is a user of this machine, who could as well read
+            # our memory or our kubeconfig.
+            local_users=self.settings.web.is_loopback,
+            public_registry=self.settings.public_registry,
             insecure=self.settings.insecure_listen,
             dev=self.settings.dev,
         )
-        port, stop = await web.serve(app, self.settings.web.host, self.settings.web.port)
+        files = self.settings.web_tls
+        tls = None if files is None else web.Tls(files.cert, files.key)
+        port, stop = await web.serve(app, *self.settings.web, tls=tls)
         stack.push_async_callback(stop)
         grpc_address = self.settings.grpc
         try:
@@ -292,22 +370,36 @@ class Controller:
         self.addresses = Addresses(
             Address(self.settings.web.host, port), Address(grpc_address.host, grpc_port)
         )
-        await self._look_for_broker()
 
-    async def _look_for_broker(self) -> None:
-        """Say once whether there is a broker; nothing here needs one yet."""
-        address = self.settings.mqtt
-        if address is None:
-            return
-        try:
-            async with asyncio.timeout(MQTT_SECONDS):
-                _, writer = await asyncio.open_connection(*address)
-        except (OSError, TimeoutError):
-            log.info("no MQTT broker, going on without", extra={"mqtt": str(address)})
-            return
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    def _access(self) -> Access:
+        if isinstance(self.cluster, kube.KubeCluster):
+            return self.cluster.access(audience=self.settings.audience)
+        return TokenFile(self.settings.data, clock=self.clock)
+
+    def _mqtt_triggers(self) -> MqttTriggers | None:
+        if self.broker is None:
+            return None
+        return MqttTriggers(
+            self.broker,
+            is_ready=lambda script: self.triggering.index.get(script) is not None,
+            clock=self.clock,
+            metrics=self.metrics,
+            trigger=lambda script, event: self.operations.trigger(
+                script, cause=Cause.MQTT, event=event
+            ),
+        )
+
+    @property
+    def driving(self) -> Driving | None:
+        """What drives the devices of an embedded cluster that are not simulated."""
+        if self.broker is None:
+            return None
+        return Driving(
+            broker=self.broker, namespace=self.settings.namespace, count=self._count_messages
+        )
+
+    def _count_messages(self, result: str) -> None:
+        self.metrics.mqtt_messages_total.labels(result).inc()
 
     # What is heard of the cluster.
 
@@ -325,6 +417,8 @@ class Controller:
             self.scripts.changed(delta)
             self.commit_statuses.script_changed(delta)
             self.repositories.drift.script_changed(delta)
+            if self.mqtt_triggers is not None:
+                self.mqtt_triggers.changed(delta)
 
     def _devices_changed(self, deltas: Sequence[Delta[DeviceRecord]]) -> None:
         for delta in deltas:
@@ -348,6 +442,7 @@ class Controller:
     async def _flush(self) -> None:
         while True:
             await self.clock.sleep(FLUSH_SECONDS)
+            self.auditing.flush()
             try:
                 await self.evaluations.flush()
             except ScriptOpsError as error:
@@ -358,6 +453,11 @@ class Controller:
             except ScriptOpsError as error:
                 # What Scripts that are gone had remembered is removed later.
                 log.warning("states not written", extra={"error": str(error)})
+            try:
+                await self.deliveries.flush()
+            except ScriptOpsError as error:
+                # Runs that have succeeded are found again by a restart meanwhile, and run again.
+                log.warning("journal not written", extra={"error": str(error)})
 
     async def _record(self) -> None:
         while self.recordings is not None:
@@ -366,30 +466,6 @@ class Controller:
                 await self.recordings.flush()
             except ScriptOpsError as error:
                 log.warning("recordings not written", extra={"error": str(error)})
-
-    def _keep(self, digest: str) -> None:
-        """A rollout may return to these bytes after their file has left the repository."""
-        content = self.registry.read(digest)
-        if content is None:
-            return
-        try:
-            self.registry.store(content)
-        except ScriptOpsError as error:
-            log.warning("version not kept", extra={"digest": digest, "error": str(error)})
-
-    def _release(self, script: ObjectKey, digest: str) -> None:
-        """Unless another Script runs these bytes, or may return to them."""
-        for record in self.world.scripts:
-            if record.key == script:
-                continue
-            rollout = record.status.rollout
-            kept = {it.digest for it in rollout.versions} if rollout is not None else set()
-            if digest == record.status.digest or digest in kept:
-                return
-        try:
-            self.registry.discard(digest)
-        except ScriptOpsError as error:
-            log.warning("version not removed", extra={"digest": digest, "error": str(error)})
 
     def _is_read(self, repository: ObjectKey) -> bool:
         return self.repositories.is_synced(repository)
@@ -400,108 +476,18 @@ class Controller:
     async def _let_go(self) -> None:
         await self._sessions.stop()
         await self.dispatcher.drained()
+        self.auditing.flush()
+        await self.environments.stop()
         await self.statuses.flush()
+        await self.status_notes.stop()
         await self.repositories.stop()
         await self.commits.stop()
         self.evaluations.close()
         self.states.close()
+        self.journal.close()
         if self.recordings is not None:
             self.recordings.close()
         self.git.close()
         self.registry.close()
         await self._registers.close()
         await self.outbound.close()
-
-
-@asynccontextmanager
-async def _failing_together() -> AsyncIterator[Callable[[Awaitable[None]], None]]:
-    """Tasks that run until the block ends; the first that fails ends the block with its error."""
-    block = asyncio.current_task()
-    tasks: set[asyncio.Task[None]] = set()
-    failures: list[BaseException] = []
-
-    def done(task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            failures.append(error)
-            if block is not None:
-                block.cancel()
-
-    def start(work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        tasks.add(task)
-        task.add_done_callback(done)
-
-    try:
-        yield start
-    except asyncio.CancelledError:
-        if failures:
-            raise failures[0] from None
-        raise
-    finally:
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def validate(resource: Resource, document: JsonObject) -> None:
-    """What an API server's schema does for us, for the embedded cluster."""
-    if resource == SCRIPTS:
-        problem = decode_script({**document, "metadata": _identified(document)}).problem
-    elif resource == SCRIPT_REPOSITORIES:
-        problem = decode_repository({**document, "metadata": _identified(document)}).problem
-    else:
-        return
-    if problem:
-        raise ObjectInvalid(problem)
-
-
-def _identified(document: JsonObject) -> JsonObject:
-    metadata = document.get("metadata")
-    return {"uid": "new", **(metadata if isinstance(metadata, dict) else {})}
-
-
-@asynccontextmanager
-async def open_cluster(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
-    cluster: Cluster
-    if settings.cluster is ClusterKind.KUBERNETES:
-        kubeconfig = str(settings.kubeconfig) if settings.kubeconfig else None
-        cluster = await kube.connect(kubeconfig=kubeconfig, context=settings.context)
-    else:
-        cluster = await EmbeddedCluster.open(
-            settings.data / "cluster", clock=clock, validate=validate
-        )
-    try:
-        if settings.secrets is not None and isinstance(cluster, EmbeddedCluster):
-            await secretfiles.keep(cluster, settings.secrets, settings.namespace)
-        yield cluster
-    finally:
-        await cluster.close()
-
-
-@asynccontextmanager
-async def _devices(cluster: Cluster, clock: Clock) -> AsyncIterator[None]:
-    """Where there is no KubeEdge, simulated devices are the ones there are."""
-    if isinstance(cluster, EmbeddedCluster):
-        async with simulated(cluster, clock):
-            yield
-    else:
-        yield
-
-
-async def controller(settings: Settings) -> None:
-    """Serve until cancelled. Raises `Stalled` for what a person must mend first."""
-    logs.configure(settings)
-    clock = SystemClock()
-    async with open_cluster(settings, clock) as cluster:
-        instance = Controller(settings, cluster, clock)
-        async with instance.running(), _devices(cluster, clock):
-            log.info(
-                "serving",
-                extra={
-                    "web": str(instance.addresses.web),
-                    "grpc": str(instance.addresses.grpc),
-                    "cluster": settings.cluster.value,
-                },
-            )
-            await asyncio.Event().wait()

@@ -30,8 +30,8 @@ from reconciler.core.places import Places
 from reconciler.core.problems import Problem
 from reconciler.core.runs import Outcome, ScriptRef
 from reconciler.core.uses import Capability, Uses
-from reconciler.main.laptop import Job, Laptop
-from reconciler.main.testing import NOTHING
+from reconciler.errors import SourceInvalid
+from reconciler.main.laptop import NOTHING, TOOLS, Job, Laptop
 
 # `SyntaxError: ... (thermostat/1.0.0.js:3:5)`, as the engine tells it.
 _PLACE: Final = re.compile(r" ?\((?P<file>[^()]*?):(?P<line>[0-9]+):(?P<column>[0-9]+)\)$")
@@ -59,7 +59,38 @@ class Checked:
 
 
 def read(tree: WorkTree, scope: Scope) -> Checked:
-    """What the files alone say."""
+    """What the files alone say, of what the cluster of `scope` gets.
+
+    Raises `SourceInvalid` where the repository is for named clusters and this is none of them.
+    """
+    said = _rules(tree)
+    if isinstance(said, RepositoryFile) and said.clusters:
+        problem = layout.cluster_problem(said, scope.cluster)
+        if problem:
+            raise SourceInvalid(f"{problem}; name one with --cluster-name")
+    else:
+        scope = replace(scope, cluster="")
+    return _read(tree, scope, said)
+
+
+def read_for_all(tree: WorkTree, scope: Scope) -> Checked:
+    """What is wrong for any cluster that the repository names; all else as the first one gets it.
+
+    Costs as much as reading it for each of them.
+    """
+    said = _rules(tree)
+    clusters = said.clusters if isinstance(said, RepositoryFile) else []
+    if not clusters or scope.cluster:
+        return read(tree, scope)
+    first, *others = (_read(tree, replace(scope, cluster=it), said) for it in clusters)
+    return replace(first, problems=_ordered([p for it in (first, *others) for p in it.problems]))
+
+
+def _rules(tree: WorkTree) -> RepositoryFile | tuple[Problem, ...]:
+    return layout.read_repository_file(tree.files.get(layout.REPOSITORY_FILE, b""))
+
+
+def _read(tree: WorkTree, scope: Scope, said: RepositoryFile | tuple[Problem, ...]) -> Checked:
     found = [
         Problem(
             path=PurePosixPath(it.path), line=0, pointer="", reason=it.reason, message=it.message
@@ -67,17 +98,19 @@ def read(tree: WorkTree, scope: Scope) -> Checked:
         for it in tree.refused
     ]
     repository = RepositoryFile()
-    if layout.REPOSITORY_FILE in tree.files:
-        said = layout.read_repository_file(tree.files[layout.REPOSITORY_FILE])
-        if isinstance(said, RepositoryFile):
-            repository = said
-        else:
-            found.extend(said)
+    if isinstance(said, RepositoryFile):
+        repository = said
+    else:
+        found.extend(said)
     files = tree.files
     if repository.ignore:
         files = {p: c for p, c in files.items() if not layout.is_ignored(p, repository)}
-    changes: dict[PurePosixPath, Change] = {p: c for p, c in files.items() if layout.is_manifest(p)}
-    changes |= {p.path: p for p in found if p.path.parts[:1] == (layout.MANIFESTS,)}
+    cluster = scope.cluster
+    changes: dict[PurePosixPath, Change] = {
+        p: c for p, c in files.items() if layout.is_manifest(p, cluster)
+    }
+    changes |= {p.path: p for p in found if layout.hides_manifests(p.path, cluster)}
+    found.extend(layout.unnamed_clusters(repository, files))
     manifests = ManifestSet(scope)
     manifests.update(changes)
     types = _types(manifests)
@@ -224,7 +257,7 @@ async def _uses(
     if not texts:
         return {}
     tool = ScriptRef(
-        key=ObjectKey("scriptops", "analysis"),
+        key=ObjectKey(TOOLS, "analysis"),
         digest=laptop.publish(analysis.program()),
         script_type=ScriptType.JS.value,
         file=analysis.FILE,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reconciler.adapters import template, usergit
 from reconciler.api.scriptrepository import ScriptRepositorySpec
-from reconciler.controllers.repositories import Synced
+from reconciler.controllers.progress import Synced
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.objects import Json, ObjectKey
 from reconciler.core.runs import Cause, Outcome, RunRecord

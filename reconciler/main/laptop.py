@@ -16,15 +16,29 @@ from pathlib import Path
 from typing import Final
 
 from reconciler.adapters.session_server import GrpcSessionServer
+from reconciler.core.objects import JsonObject
 from reconciler.core.runs import Dispatch, ExecutorId, Outcome, RunId, RunKey, RunResult, ScriptRef
 from reconciler.errors import Stalled
 from reconciler.ports.sessions import ExecutorInfo
 
 # From the start of the child to its Connect: 0.5 s on an idle machine.
 START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 10.0
+# That its connection is gone is noticed in milliseconds.
+LEAVE_SECONDS: Final = 2.0
 # Nothing that a run may do takes longer than its own limits; this is for an executor that hangs.
 PATIENCE_SECONDS: Final = 60.0
+# The namespace of what we run beside rules. Most rules are in it too: a worker serves one namespace
+# for its life, and another one takes half a second to start.
+TOOLS: Final = "default"
+# An activation of what reads no world.
+NOTHING: Final[JsonObject] = {
+    "now": 0,
+    "seed": 0,
+    "cause": "Manual",
+    "env": {},
+    "read": {},
+    "write": [],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,7 @@ class Laptop:
                     yield
                 finally:
                     await _end(child)
+                    await self._left()
             finally:
                 await self._server.stop()
 
@@ -154,9 +169,17 @@ class Laptop:
             code = "" if child.returncode is None else f" (exit code {child.returncode})"
             raise Stalled(
                 f"no executor could be started here{code}; what it said stands above, and "
-                "scriptops executor doctor says what this machine lacks",
+                "scriptops doctor says what this machine lacks",
                 reason="ExecutorAbsent",
             )
+
+    async def _left(self) -> None:
+        """The session is over. gRPC prints a traceback where the loop ends before its calls do."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                while self._session is not None:
+                    self._news.clear()
+                    await self._news.wait()
 
 
 @asynccontextmanager
@@ -180,6 +203,7 @@ async def _start(address: str) -> asyncio.subprocess.Process:
         f"--parent={os.getpid()}",
         "--log=plain",
         "--log-level=WARNING",
+        "--no-spare",
         # Where the kernel lacks a layer of the sandbox the others hold; these are one's own rules.
         "--insecure-no-sandbox",
         stdin=asyncio.subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from reconciler.adapters.simulator import Simulator
 from reconciler.api.meta import API_VERSION
 from reconciler.api.script import ScriptStatus
 from reconciler.api.scriptrepository import ScriptRepositorySpec
-from reconciler.controllers.repositories import Synced
+from reconciler.controllers.progress import Synced
 from reconciler.core.objects import (
     FIELD_MANAGER,
     SCRIPT_REPOSITORIES,
@@ -25,7 +25,8 @@ from reconciler.core.objects import (
 )
 from reconciler.core.runs import Cause, Outcome, RunRecord
 from reconciler.main import logs, secretfiles
-from reconciler.main.assembly import Controller, validate
+from reconciler.main.assembly import Controller
+from reconciler.main.serving import validate
 from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
 from reconciler.ports.narration import Narration
@@ -60,7 +61,7 @@ async def running(
             await secretfiles.keep(cluster, settings.secrets, settings.namespace)
         controller = Controller(settings, cluster, clock)
         await stack.enter_async_context(controller.running())
-        simulator = await stack.enter_async_context(simulated(cluster, clock))
+        simulator = await stack.enter_async_context(simulated(cluster, clock, controller.driving))
         await stack.enter_async_context(_executor(controller, clock))
         await cluster.apply(
             SCRIPT_REPOSITORIES,
@@ -142,7 +143,8 @@ def tell(controller: Controller, narrator: Narration) -> None:
 
     def run(record: RunRecord) -> None:
         if record.changed or record.outcome is not Outcome.SUCCEEDED or record.cause in ASKED:
-            narrator.step("run", run_words(record))
+            has_failed = record.outcome is not Outcome.SUCCEEDED
+            narrator.step("run", run_words(record), has_failed=has_failed)
 
     def script(key: ObjectKey, status: ScriptStatus) -> None:
         ready = next((c for c in status.conditions if c.type == "Ready"), None)

@@ -57,4 +57,6 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonLines() if settings.log_format is LogFormat.JSON else TextLines())
     # It tells of every single event.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    # Who wished what is written down whatever else is not.
+    logging.getLogger("scriptops.audit").setLevel(logging.INFO)
     logging.basicConfig(level=settings.log_level.value.upper(), handlers=[handler], force=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from reconciler.adapters import kube
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
-from reconciler.api.scriptrepository import DriftPolicy, PrunePolicy
+from reconciler.api.scriptrepository import ApplyPolicy, DriftPolicy, PrunePolicy
 from reconciler.core import plan as planning
 from reconciler.core import pruning
 from reconciler.core.manifests import ManifestSet
@@ -62,6 +62,8 @@ async def _plan(
         uid = record.uid
         if record.spec is not None:
             prune, drift = record.spec.prune, record.spec.drift
+            if record.spec.apply is ApplyPolicy.NONE:
+                return planning.Plan((), ())
     except ObjectNotFound:
         pass
     live: dict[Reference, JsonObject | None] = {}

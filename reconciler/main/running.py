@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from reconciler.adapters import committree, worktree
 from reconciler.api.script import ScriptSpec
@@ -12,19 +13,28 @@ from reconciler.core import fixtures, layout, rulebook
 from reconciler.core.admission import Scope
 from reconciler.core.fixtures import Subject
 from reconciler.core.layout import ScriptPath
+from reconciler.core.models import Refused, format_desired
 from reconciler.core.objects import JsonObject, ObjectKey, mapping, sequence
-from reconciler.core.problems import suggestion
-from reconciler.core.recordings import Recorded
+from reconciler.core.problems import quoted, suggestion
+from reconciler.core.recordings import Completion, Recorded
 from reconciler.core.rulebook import Rulebook
+from reconciler.core.runs import Write
 from reconciler.errors import SourceInvalid
 from reconciler.main.laptop import digest_of, laptop
 from reconciler.main.testing import type_of
 from reconciler.main.trials import Trial, Tried, attempt, script_ref
 
+# As Deno and npm name it; nothing of it runs without a build.
+_TYPESCRIPT: Final = frozenset({".ts", ".mts", ".cts"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A script file, and the manifest that deploys it where there is just one."""
+    """A script file, and the manifest that deploys it where there is just one.
+
+    The manifest `is_borrowed` when it deploys another version of the script, and none deploys this
+    one: a version that is being written.
+    """
 
     content: bytes
     file: str
@@ -32,10 +42,16 @@ class Rule:
     key: ObjectKey
     spec: ScriptSpec | None
     book: Rulebook | None
+    is_borrowed: bool = False
 
 
 def rule(file: Path, scope: Scope, *, script: str | None = None) -> Rule:
     """The rule in `file`. Raises `SourceInvalid` where it cannot be read."""
+    if file.suffix in _TYPESCRIPT:
+        raise SourceInvalid(
+            f"{file} is TypeScript, which is built before it runs; scriptops build writes "
+            "scripts/<name>/<version>.js, and that can be tried"
+        )
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -55,6 +71,7 @@ def rule(file: Path, scope: Scope, *, script: str | None = None) -> Rule:
     path = PurePosixPath(file.resolve().relative_to(root))
     parsed = layout.parse_script_path(path)
     book = rulebook.read(worktree.read(root).files, scope)
+    is_borrowed = False
     if script is not None:
         found = {key: spec for key, spec in book.scripts.items() if key.name == script}
         if not found:
@@ -62,6 +79,9 @@ def rule(file: Path, scope: Scope, *, script: str | None = None) -> Rule:
             raise SourceInvalid(f"there is no Script {script} in the manifests of {root}{near}")
     elif isinstance(parsed, ScriptPath):
         found = fixtures.deploying(Subject(parsed.name, parsed.version), book.scripts)
+        others = fixtures.deploying_any(parsed.name, book.scripts)
+        if not found and len(others) == 1:
+            found, is_borrowed = others, True
     else:
         found = {}
     if len(found) > 1:
@@ -75,6 +95,7 @@ def rule(file: Path, scope: Scope, *, script: str | None = None) -> Rule:
         key=key,
         spec=spec,
         book=book,
+        is_borrowed=is_borrowed,
     )
 
 
@@ -88,15 +109,15 @@ def place_of(name: str, rule: Rule) -> tuple[str, str]:
     if rule.spec is None or rule.book is None:
         alias, _, prop = name.partition(".")
         return alias, prop or alias
-    reads = rule.spec.read_selector.match_names
-    # An alias may have dots in it; the longest one that fits is meant.
-    for alias in sorted(reads, key=len, reverse=True):
-        if name.startswith(f"{alias}."):
-            return alias, name[len(alias) + 1 :]
     has = {
-        alias: rule.book.properties(ObjectKey(rule.key.namespace, device))
-        for alias, device in reads.items()
+        alias: tuple(rule.book.properties(ObjectKey(rule.key.namespace, device)))
+        for alias, device in rule.spec.read_selector.match_names.items()
     }
+    # An alias may have dots in it; the longest one that fits is meant.
+    for alias in sorted(has, key=len, reverse=True):
+        prop = name.removeprefix(f"{alias}.")
+        if prop != name and (prop in has[alias] or not has[alias]):
+            return alias, prop
     if name in has:
         if len(has[name]) == 1:
             return name, has[name][0]
@@ -113,6 +134,27 @@ def place_of(name: str, rule: Rule) -> tuple[str, str]:
     raise ValueError(
         f"the script reads no {name}{near or '; it reads ' + (', '.join(known_names) or 'nothing')}"
     )
+
+
+def refused(rule: Rule, completion: Completion) -> Iterator[tuple[Write, str]]:
+    """The writes that the controller would refuse by the DeviceModels of the repository, and why.
+
+    Nothing is known of devices whose model the repository does not hold.
+    """
+    if rule.spec is None or rule.book is None:
+        return
+    names = {**rule.spec.read_selector.match_names, **rule.spec.write_selector.match_names}
+    for write in completion.writes:
+        device = ObjectKey(rule.key.namespace, names.get(write.alias, ""))
+        properties = rule.book.properties(device)
+        if not properties:
+            continue
+        prop = properties.get(write.property)
+        if prop is None:
+            near = suggestion(write.property, properties) or f"; it has {', '.join(properties)}"
+            yield write, f"{device.name} has no property {quoted(write.property)}{near}"
+        elif isinstance(judged := format_desired(write.value, prop), Refused):
+            yield write, judged.message
 
 
 def trial(rule: Rule, activation: JsonObject) -> Trial:

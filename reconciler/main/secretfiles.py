@@ -8,26 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler.api.meta import DNS_SUBDOMAIN
-from reconciler.core.objects import FIELD_MANAGER, SECRETS, JsonObject
+from reconciler.core.objects import FIELD_MANAGER, LABEL_ENV, SECRETS, JsonObject
 from reconciler.errors import Stalled
 from reconciler.ports.cluster import Cluster
 
 # What Kubernetes takes for a whole Secret.
 MOST_BYTES = 1024 * 1024
+# In a folder whose values scripts may be given: on Kubernetes that is said with a label.
+FOR_SCRIPTS = ".for-scripts"
 
 
 def documents(folder: Path, namespace: str) -> Sequence[JsonObject]:
     """One Secret for each folder in `folder`, with one key for each file in that.
 
-    Hidden ones are passed over: a mounted Secret has some. Raises `Stalled` for what cannot be
-    read or is no name.
+    Scripts may be given those in whose folder there is a file called `.for-scripts`. Other hidden
+    ones are passed over: a mounted Secret has some. Raises `Stalled` for what cannot be read or is
+    no name.
     """
     try:
         return [
             {
                 "apiVersion": SECRETS.api_version,
                 "kind": SECRETS.kind,
-                "metadata": {"name": _name(found), "namespace": namespace},
+                "metadata": {
+                    "name": _name(found),
+                    "namespace": namespace,
+                    **({"labels": {LABEL_ENV: "true"}} if (found / FOR_SCRIPTS).exists() else {}),
+                },
                 "data": {file.name: _content(file) for file in _visible(found) if file.is_file()},
             }
             for found in _visible(folder)

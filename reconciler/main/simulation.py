@@ -1,25 +1,41 @@
-"""Devices of the protocol `simulated`, alive beside an embedded cluster."""
+"""The devices of an embedded cluster: simulated ones in this process, others behind a broker."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from reconciler.adapters.embedded import EmbeddedCluster
+from reconciler.adapters.mqtt import MqttBroker
+from reconciler.adapters.mqtt_devices import MqttDevices
 from reconciler.adapters.simulator import Bridge, Simulator
 from reconciler.controllers.reflecting import Reflector
+from reconciler.core import mqtt_twin
 from reconciler.core.objects import DEVICES_V1BETA1, JsonObject
 from reconciler.core.store import Delta, Store
 from reconciler.ports.clock import Clock
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driving:
+    """Where devices that are not simulated are, and the namespace of those that name none."""
+
+    broker: MqttBroker
+    namespace: str
+    count: Callable[[str], None]
+
+
 @asynccontextmanager
-async def simulated(cluster: EmbeddedCluster, clock: Clock) -> AsyncIterator[Simulator]:
-    """Devices of the protocol `simulated` live, and hear of what is desired of them."""
+async def simulated(
+    cluster: EmbeddedCluster, clock: Clock, driving: Driving | None = None
+) -> AsyncIterator[Simulator]:
+    """Devices of the protocol `simulated` live, and all hear of what is desired of them."""
     bridge = Bridge(cluster, clock)
     simulator = Simulator(bridge.receive, clock)
+    behind = _Behind(cluster, driving, clock) if driving is not None else None
 
     def observe(deltas: Sequence[Delta[JsonObject]]) -> None:
         for delta in deltas:
@@ -27,6 +43,8 @@ async def simulated(cluster: EmbeddedCluster, clock: Clock) -> AsyncIterator[Sim
                 simulator.forget(delta.key)
             else:
                 simulator.observe(delta.new)
+        if behind is not None:
+            behind.observe(deltas)
 
     store: Store[JsonObject] = Store()
     reflector = Reflector(
@@ -46,3 +64,37 @@ async def simulated(cluster: EmbeddedCluster, clock: Clock) -> AsyncIterator[Sim
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await simulator.close()
+        if behind is not None:
+            behind.close()
+
+
+class _Behind:
+    """Devices behind a broker. It hears of us once there is the first of them."""
+
+    def __init__(self, cluster: EmbeddedCluster, driving: Driving, clock: Clock) -> None:
+        self._broker = driving.broker
+        self._devices = MqttDevices(
+            cluster,
+            driving.broker.publish,
+            clock,
+            namespace=driving.namespace,
+            count=driving.count,
+        )
+        self._is_subscribed = False
+        self._broker.on_connected.append(self._devices.connected)
+
+    def observe(self, deltas: Sequence[Delta[JsonObject]]) -> None:
+        for delta in deltas:
+            if delta.new is None:
+                self._devices.forget(delta.key)
+            else:
+                self._devices.observe(delta.new)
+        if len(self._devices) and not self._is_subscribed:
+            self._is_subscribed = True
+            for topic_filter in mqtt_twin.FILTERS:
+                self._broker.subscribe(topic_filter, 0, self._devices.receive)
+
+    def close(self) -> None:
+        self._broker.on_connected.remove(self._devices.connected)
+        for topic_filter in mqtt_twin.FILTERS:
+            self._broker.unsubscribe(topic_filter, self._devices.receive)

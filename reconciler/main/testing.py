@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from reconciler.adapters import coverage, testscripts, worktree
 from reconciler.api.script import ScriptType
@@ -20,21 +19,8 @@ from reconciler.core.rulebook import Rulebook
 from reconciler.core.runs import ScriptRef
 from reconciler.core.testreport import CaseResult, Report
 from reconciler.core.verdicts import Mismatch
-from reconciler.main.laptop import Job, Laptop, was_lost
+from reconciler.main.laptop import NOTHING, TOOLS, Job, Laptop, was_lost
 from reconciler.main.trials import Trial, Tried, answer, attempt, script_ref, with_output
-
-# The namespace of what we run beside rules. Most rules are in it too: a worker serves one namespace
-# for its life, and another one takes half a second to start.
-TOOLS: Final = "default"
-# An activation of what reads no world.
-NOTHING: Final[JsonObject] = {
-    "now": 0,
-    "seed": 0,
-    "cause": "Manual",
-    "env": {},
-    "read": {},
-    "write": [],
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

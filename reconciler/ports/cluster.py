@@ -67,6 +67,14 @@ class Cluster(Protocol):
     changed in place.
     """
 
+    def acting_as(self, account: ObjectKey) -> Cluster:
+        """The same cluster, asked with the rights of a ServiceAccount and no others.
+
+        It is open as long as this one. Raises `Stalled` with reason ServiceAccountsNotServed where
+        there are none.
+        """
+        ...
+
     async def resources(self) -> frozenset[Resource]:
         """Which of the kinds in `core.objects` this cluster serves now."""
         ...

@@ -79,6 +79,30 @@ class Reverted:
     count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeys:
+    """Whose signatures count.
+
+    `allowed_signers` and `revoked` are files as ssh-keygen reads them, `openpgp` armoured public
+    keys.
+    """
+
+    allowed_signers: str = ""
+    revoked: str = ""
+    openpgp: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One that holds. `by` is a principal or user id of the keys given, `key` a fingerprint."""
+
+    by: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.by} ({self.key})" if self.by else self.key
+
+
 class Source(Protocol):
     """One repository, read. Implementations keep a bare mirror and never check anything out."""
 
@@ -126,6 +150,26 @@ class Source(Protocol):
         """
         ...
 
+    async def verify_commit(
+        self, commit: CommitId, keys: SigningKeys, *, timeout: timedelta
+    ) -> Signature:
+        """The signature of that very commit, by one of `keys`.
+
+        An SSH key counts if it was valid at the date that the commit bears, and is not revoked;
+        an OpenPGP key if it is valid now. Raises `SourceUnverified`, and what `fetch` raises.
+        """
+        ...
+
+    async def verify_tag(
+        self, commit: CommitId, keys: SigningKeys, *, timeout: timedelta
+    ) -> Signature:
+        """The signature of an annotated tag that the remote has now, under the name that was
+        signed, and that names that very commit.
+
+        Raises `SourceUnverified`, and what `fetch` raises.
+        """
+        ...
+
     def changes(self, branch: str) -> AsyncIterator[None]:
         """Wake-ups when a repository on this machine may have moved; for others it never yields.
 
@@ -169,6 +213,15 @@ class Git(Protocol):
         """Raises `SourceInvalid` for a ref that is not a branch name."""
         ...
 
+    def notes_ref(
+        self, remote: Remote, ref: str, options: StatusOptions = DEFAULT_STATUS_OPTIONS
+    ) -> NotesRef:
+        """Raises `SourceInvalid` for a ref that is not below `refs/notes/`.
+
+        Of the options only the key counts: others write notes too, so they never begin anew.
+        """
+        ...
+
 
 class StatusRef(Protocol):
     """One ref that only we write: status files, committed and pushed by compare-and-swap."""
@@ -193,6 +246,22 @@ class StatusRef(Protocol):
         replays, a bounded number of times; nobody's commit is lost. When it returns, the remote
         holds the commit. Raises `PushRefused`, `PushRejected` (still moving), `SourceUnavailable`,
         and `SourceInvalid` for a key that cannot sign.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class NotesRef(Protocol):
+    """Notes on commits, as `git notes` has them, that others write too."""
+
+    async def put(
+        self, lines: Mapping[CommitId, str], *, owner: str, message: str, timeout: timedelta
+    ) -> CommitId | None:
+        """On each of these commits one line `<owner>: <line>`, in place of the one that is there.
+
+        Everything else that is noted stays, by whomever and on whatever. None when that changes
+        nothing. Retries, promises and raises as `StatusRef.push` does.
         """
         ...
 

@@ -11,7 +11,14 @@ from reconciler.core.objects import Json
 class Narration(Protocol):
     """Told as things happen, in order. Never waits, never raises, keeps no secrets."""
 
-    def step(self, name: str, detail: str = "", *, took_ms: float | None = None) -> None:
+    def step(
+        self,
+        name: str,
+        detail: str = "",
+        *,
+        took_ms: float | None = None,
+        has_failed: bool = False,
+    ) -> None:
         """One thing happened: `step("synced", "main@sha1:1a2b3c4, 6 created", took_ms=41)`."""
         ...
 

@@ -30,6 +30,12 @@ class Operations(Protocol):
 
     def devices(self, namespace: str | None = None) -> Sequence[JsonObject]: ...
 
+    def executors(self) -> Sequence[JsonObject]:
+        """`{"kind": "Executor", "metadata": {name}, "id", "identity", "scriptTypes", "engines"}`
+        of each that is connected; `identity` is empty without a certificate.
+        """
+        ...
+
     def runs(
         self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
     ) -> Sequence[JsonObject]:
@@ -37,6 +43,13 @@ class Operations(Protocol):
         ...
 
     def run(self, run_id: RunId) -> JsonObject | None: ...
+
+    async def outcome(self, run_id: RunId, *, seconds: float) -> JsonObject | None:
+        """The run once it has finished; None when it has not in so long.
+
+        Raises `Waiting` when as many wait for outcomes already as may.
+        """
+        ...
 
     async def recording(self, run_id: RunId) -> JsonObject | None:
         """The inputs and answers of a run, as `core.recordings` has them."""
@@ -66,6 +79,18 @@ class Operations(Protocol):
         """Ask for a rollout to go on, to end, or to return to a kept revision.
 
         Raises `ObjectNotFound`, and `Stalled` when there is nothing to do it to.
+        """
+        ...
+
+    def explain(self, script: ObjectKey) -> JsonObject:
+        """What decides on the runs of a Script, and what did not lead to one.
+
+        `{"kind": "Explanation", "script": {namespace, name}, "canRun": bool, "why": str,
+        "triggers": [{"kind": "ReadChange", "devices": [{name, problem, "properties": [{name,
+        reported, evaluated}]}]} | {"kind": "Cron", expression, next} | {"kind": "Mqtt", topics} |
+        {"kind": "Webhook" | "Deployed" | "Manual"}], "waiting": [{cause, since, devices}],
+        "inFlight": int, "executors": int, "last": {id, cause, outcome, finishedAt} | null,
+        "notRun": [{reason, cause, count, lastAt, detail, message}]}`. Raises `ObjectNotFound`.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Registers of others: artifacts fetched over HTTP, where an operator allows it."""
+"""Registers of others: artifacts of web servers and OCI registries, where an operator allows it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ class Registers(Protocol):
     """Fetches only from hosts on the operator's allow-list.
 
     The addresses a name resolves to are judged, the connection goes to the judged address, each
-    redirect is judged again; size and time are capped; no credentials are sent.
+    redirect is judged again; size and time are capped; no credentials are sent but those that the
+    operator binds to the host of an OCI registry.
     """
 
     async def fetch(self, register: str, name: str, version: str, ext: str) -> bytes:
-        """The bytes at `<register>/<name>/<version>.<ext>`.
+        """The bytes at `<register>/<name>/<version>.<ext>`; where that is oci://host/folder, the
+        file with this extension of `<folder>/<name>:<version>`.
 
         Raises `ArtifactNotFound` (404), `Forbidden` (not allowed), `SourceUnavailable` (no answer
-        in time, too large, 5xx).
+        in time, too large, 5xx), and `Stalled` with reason RegisterInvalid, ArtifactInvalid,
+        DigestMismatch or ArtifactUnverified.
         """
         ...
 

@@ -65,6 +65,10 @@ class Registry(Protocol):
         """Keep bytes that no ref of ours names (fetched from another register); their digest."""
         ...
 
+    def stored(self) -> frozenset[str]:
+        """Digests of all that `store` keeps."""
+        ...
+
     def discard(self, digest: str) -> None:
         """Keep it no longer because of `store`; bytes that nothing names any more go."""
         ...

@@ -11,10 +11,13 @@ from reconciler.core.runs import Dispatch, ExecutorId, RunResult
 
 @dataclass(frozen=True, slots=True)
 class ExecutorInfo:
+    """`name` is what it says of itself; `identity` what its certificate proves, if it has one."""
+
     id: ExecutorId
     name: str
     script_types: frozenset[str]
     engines: tuple[tuple[str, str], ...]
+    identity: str = ""
 
 
 class SessionHandler(Protocol):

@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.core.objects import Json
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What a Script has been run for already.
 
     `values` are reported values by device name and property. `generation` and `digest` are those
-    of the last `Deployed` decision.
+    of the last `Deployed` decision. Ticks of its schedule up to `ticked`, in seconds since the
+    epoch, are decided on; 0 where nobody has looked yet.
     """
 
     generation: int
     digest: str
     values: Mapping[str, Mapping[str, str]]
+    ticked: float = 0.0
+    # What its conditions, debounce and throttle have come to, as `core.gating` writes it.
+    gate: Json = None
 
 
 class Evaluations(Protocol):

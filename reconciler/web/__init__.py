@@ -1,11 +1,12 @@
 """The HTTP door: health, metrics, the script registry, the webhook and a page to look at.
 
-It answers from `Operations` and `Registry` and decides nothing itself, except who may enter. What
-would change the world or shows the inside (the webhook, debug) is for peers on this machine only,
-unless the operator says otherwise. Push webhooks are for whoever signs them.
+It answers from `Operations` and `Registry` and decides nothing itself. Who may enter is asked of
+`Access`, by a token; users of this machine need none where nobody else gets in. Push webhooks are
+for whoever signs them.
 """
 
 from reconciler.web.application import app
 from reconciler.web.server import serve
+from reconciler.web.tls import Tls
 
-__all__ = ["app", "serve"]
+__all__ = ["Tls", "app", "serve"]

@@ -12,15 +12,19 @@ from falcon.asgi import Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from reconciler.core.objects import JsonObject, ObjectKey
+from reconciler.core.access import Act
+from reconciler.core.objects import JsonObject, ObjectKey, mapping, text
 from reconciler.core.runs import Cause, RunId
 from reconciler.ports.operations import Operations
-from reconciler.web.gate import header, is_local, refuse_cross_site
+from reconciler.web.gate import header
+from reconciler.web.guard import Guard
 from reconciler.web.problems import Refusal
 
 List: TypeAlias = Callable[[str | None], Sequence[JsonObject]]
 
 MOST_RUNS = 1000
+# Proxies give up on an answer after a minute.
+LONGEST_WAIT = 55.0
 
 
 def send(resp: Response, document: JsonObject, status: int = 200) -> None:
@@ -67,27 +71,52 @@ class MetricsResource:
 
 
 class Version:
+    """What answers, with the libraries in it that meet what comes from elsewhere."""
+
+    def __init__(self, libraries: Mapping[str, str] | None) -> None:
+        self._answer: JsonObject = {
+            "version": version("scriptops"),
+            "python": platform.python_version(),
+            "libraries": dict(libraries or {}),
+        }
+
     async def on_get(self, _req: Request, resp: Response) -> None:
-        send(resp, {"version": version("scriptops"), "python": platform.python_version()})
+        send(resp, self._answer)
 
 
 class Listing:
     """Objects of one kind, all or those of `?namespace=`."""
 
-    def __init__(self, items: List) -> None:
+    def __init__(self, items: List, guard: Guard, act: Act) -> None:
         self._items = items
+        self._guard = guard
+        self._act = act
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        send(resp, {"items": tuple(self._items(req.get_param("namespace")))})
+        namespace = req.get_param("namespace")
+        await self._guard.admit(req, self._act, namespace or "")
+        send(resp, {"items": tuple(self._items(namespace))})
+
+
+class Executors:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
+        self._operations = operations
+        self._guard = guard
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        await self._guard.admit(req, Act.LIST_EXECUTORS)
+        send(resp, {"items": tuple(self._operations.executors())})
 
 
 class Runs:
     """`?namespace=`, `?script=`, `?limit=`; newest first."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
+        self._guard = guard
 
     async def on_get(self, req: Request, resp: Response) -> None:
+        await self._guard.admit(req, Act.LIST_RUNS, req.get_param("namespace") or "")
         limit = req.get_param_as_int("limit", min_value=1, max_value=MOST_RUNS, default=100)
         found = self._operations.runs(
             namespace=req.get_param("namespace"), script=req.get_param("script"), limit=limit
@@ -96,29 +125,30 @@ class Runs:
 
 
 class Run:
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
+        self._guard = guard
 
-    async def on_get(self, _req: Request, resp: Response, run_id: str) -> None:
+    async def on_get(self, req: Request, resp: Response, run_id: str) -> None:
+        await self._guard.identify(req)
         run = self._operations.run(RunId(run_id))
         if run is None:
             raise Refusal(
                 404, "NotFound", f"run {run_id} is not known, not finished, or no longer kept"
             )
+        await self._guard.admit(req, Act.GET_RUN, *script_of(run))
         send(resp, run)
 
 
 class Recordings:
-    """`?namespace=`, `?script=`, `?limit=`; newest first. They hold events and environments, so
-    they are shown to this machine only.
-    """
+    """`?namespace=`, `?script=`, `?limit=`; newest first. They hold events and environments."""
 
-    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
-        self._insecure = insecure
+        self._guard = guard
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        require_local(req, insecure=self._insecure)
+        await self._guard.admit(req, Act.LIST_RECORDINGS, req.get_param("namespace") or "")
         limit = req.get_param_as_int("limit", min_value=1, max_value=MOST_RUNS, default=100)
         found = await self._operations.recordings(
             namespace=req.get_param("namespace"), script=req.get_param("script"), limit=limit
@@ -129,9 +159,9 @@ class Recordings:
 class Recording:
     """All that a replay of one run needs; its script at `/artifact`."""
 
-    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
-        self._insecure = insecure
+        self._guard = guard
 
     async def on_get(self, req: Request, resp: Response, run_id: str) -> None:
         send(resp, await self._found(req, run_id))
@@ -146,35 +176,49 @@ class Recording:
         resp.data = content
 
     async def _found(self, req: Request, run_id: str) -> JsonObject:
-        require_local(req, insecure=self._insecure)
+        await self._guard.identify(req)
         recording = await self._operations.recording(RunId(run_id))
         if recording is None:
             raise Refusal(404, "NotFound", f"run {run_id} is not recorded, or no longer kept")
+        await self._guard.admit(req, Act.GET_RECORDING, *script_of(recording))
         return recording
 
 
-class Debug:
-    """The inside, shown to this machine only."""
+class Explain:
+    """Why the Script in the path did or did not run."""
 
-    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
-        self._insecure = insecure
+        self._guard = guard
+
+    async def on_get(self, req: Request, resp: Response, namespace: str, name: str) -> None:
+        await self._guard.admit(req, Act.EXPLAIN, namespace, name)
+        send(resp, self._operations.explain(ObjectKey(namespace, name)))
+
+
+class Debug:
+    """The inside."""
+
+    def __init__(self, operations: Operations, guard: Guard) -> None:
+        self._operations = operations
+        self._guard = guard
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        require_local(req, insecure=self._insecure)
+        await self._guard.admit(req, Act.DEBUG)
         send(resp, self._operations.debug())
 
 
 class Webhook:
-    """Queues one run of `?namespace=&name=`; the answer does not wait for it.
+    """Queues one run of `?namespace=&name=`.
 
-    A POST's JSON becomes the event as it stands. A GET's other parameters become
-    `{"query": {...}}`, a repeated one as a list.
+    A POST's JSON becomes the event as it stands; with `?wait=<seconds>` the run is answered once it
+    has finished (200, whatever its outcome), or its id when it has not in so long (202). A GET's
+    other parameters become `{"query": {...}}`, a repeated one as a list.
     """
 
-    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
-        self._insecure = insecure
+        self._guard = guard
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = {k: v for k, v in req.params.items() if k not in {"namespace", "name"}}
@@ -184,48 +228,59 @@ class Webhook:
         body = await req.stream.read()
         if body:
             require_json(header(req.scope, b"content-type"), body)
-        await self._trigger(req, resp, body)
+        await self._trigger(req, resp, body, wait=_patience(req))
 
-    async def _trigger(self, req: Request, resp: Response, event: bytes) -> None:
-        require_local(req, insecure=self._insecure)
-        refuse_cross_site(req.scope)
-        name = req.get_param("name")
-        if not name:
+    async def _trigger(
+        self, req: Request, resp: Response, event: bytes, *, wait: float = 0.0
+    ) -> None:
+        script = ObjectKey(req.get_param("namespace") or "default", req.get_param("name") or "")
+        await self._guard.admit(req, Act.TRIGGER, *script)
+        if not script.name:
             raise Refusal(
                 400, "NameMissing", "say which Script: ?namespace=<namespace>&name=<name>"
             )
-        script = ObjectKey(req.get_param("namespace") or "default", name)
         run_id = await self._operations.trigger(script, cause=Cause.WEBHOOK, event=event)
-        send(resp, {"runId": run_id}, 202)
+        req.context.told = {"run": run_id}
+        ended = await self._operations.outcome(run_id, seconds=wait) if wait else None
+        if ended is None:
+            send(resp, {"runId": run_id}, 202)
+        else:
+            send(resp, ended)
 
 
 class Trigger:
     """Queues one run of the Script in the path, whatever its policy; a POST's JSON is the event."""
 
-    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
-        self._insecure = insecure
+        self._guard = guard
 
     async def on_post(self, req: Request, resp: Response, namespace: str, name: str) -> None:
-        require_local(req, insecure=self._insecure)
-        refuse_cross_site(req.scope)
+        await self._guard.admit(req, Act.TRIGGER, namespace, name)
         body = await req.stream.read()
         if body:
             require_json(header(req.scope, b"content-type"), body)
         run_id = await self._operations.trigger(
             ObjectKey(namespace, name), cause=Cause.MANUAL, event=body
         )
+        req.context.told = {"run": run_id}
         send(resp, {"runId": run_id}, 202)
 
 
-def require_local(req: Request, *, insecure: bool) -> None:
-    if not insecure and not is_local(req.scope):
-        raise Refusal(
-            403,
-            "LocalOnly",
-            "this is served to the controller's own machine only; forward a port to it, or run "
-            "the controller with --insecure-listen",
-        )
+def script_of(run: JsonObject) -> ObjectKey:
+    script = mapping(run.get("script"))
+    return ObjectKey(text(script.get("namespace")), text(script.get("name")))
+
+
+def _patience(req: Request) -> float:
+    given = req.get_param("wait")
+    try:
+        seconds = 0.0 if given is None else float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise Refusal(400, "WaitInvalid", f"wait is a number of seconds, at most {LONGEST_WAIT:g}")
+    return seconds
 
 
 def require_json(content_type: str, body: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import falcon
@@ -11,23 +11,23 @@ import falcon.asgi
 from falcon.asgi import Request, Response
 from prometheus_client import CollectorRegistry
 
+from reconciler.core.access import Act
 from reconciler.errors import ScriptOpsError
+from reconciler.ports.access import Access
 from reconciler.ports.commands import Commands
 from reconciler.ports.hooks import Hooks
 from reconciler.ports.operations import Operations
 from reconciler.ports.registry import Registry
-from reconciler.web import api, artifacts, hooks, page, rollouts
+from reconciler.web import api, artifacts, hooks, openapi, page, rollouts, signin
 from reconciler.web import commands as person
 from reconciler.web.gate import BODY_BYTES, BODY_SECONDS, Asgi, Gate
+from reconciler.web.guard import Audit, Guard
+from reconciler.web.openapi import API, OLD_WEBHOOK
 from reconciler.web.problems import CONTENT_TYPE, Refusal, reason_of, refusal_of
 
 log = logging.getLogger(__name__)
 
 Params: TypeAlias = dict[str, object]
-
-API = "/api/v1alpha1"
-# The path of the first design; only the webhook ever stood there.
-OLD_WEBHOOK = "/api/v1alpha/webhook"
 
 
 def app(
@@ -37,7 +37,11 @@ def app(
     push_hooks: Hooks,
     commands: Commands,
     metrics: CollectorRegistry,
+    access: Access,
+    libraries: Mapping[str, str] | None = None,
+    local_users: bool = False,
     insecure: bool = False,
+    public_registry: bool = False,
     dev: bool = False,
     hosts: Collection[str] = (),
     body_bytes: int = BODY_BYTES,
@@ -45,59 +49,71 @@ def app(
 ) -> Asgi:
     """The ASGI application.
 
-    Every error is answered as a problem, and none says what went wrong inside. `insecure` opens
-    the webhook and debug to every peer. `hosts` are more names by which peers on this machine may
-    call it. `dev` lets artifacts change behind their name, so that caches must ask again.
+    Every error is answered as a problem, and none says what went wrong inside. Who may ask what
+    `access` says; `local_users` and `insecure` are explained at `Guard`. `public_registry` serves
+    artifacts to everybody. `libraries` are named with the version. `hosts` are more names by which
+    peers on this machine may call it. `dev` lets artifacts change behind their name, so that caches
+    must ask again.
     """
-    inner = falcon.asgi.App()
+    inner = falcon.asgi.App(middleware=[Audit()])
     inner.req_options.strip_url_path_trailing_slash = True
     inner.add_error_handler(Exception, _on_bug)
     inner.add_error_handler(falcon.HTTPError, _on_http_error)
     inner.add_error_handler(ScriptOpsError, _on_error)
     inner.add_error_handler(Refusal, _on_refusal)
 
-    webhook = api.Webhook(operations, insecure=insecure)
-    recording = api.Recording(operations, insecure=insecure)
+    guard = Guard(access, local_users=local_users, insecure=insecure)
+    webhook = api.Webhook(operations, guard)
+    recording = api.Recording(operations, guard)
+    registry_guard = None if public_registry else guard
     for path, resource in {
-        "/": page.Page(operations),
+        "/": page.Page(operations, guard),
+        "/signin": signin.SignIn(guard),
+        "/signout": signin.SignOut(),
         "/healthz": api.Health(),
         "/readyz": api.Readiness(operations),
         "/metrics": api.MetricsResource(metrics),
-        "/registry/{namespace}/{repository}": artifacts.ListingResource(registry),
+        "/registry/{namespace}/{repository}": artifacts.ListingResource(registry, registry_guard),
         "/registry/{namespace}/{repository}/{name}/{file}": artifacts.ArtifactResource(
-            registry, dev=dev
+            registry, registry_guard, dev=dev
         ),
         f"{API}/webhook": webhook,
         OLD_WEBHOOK: webhook,
-        f"{API}/version": api.Version(),
-        f"{API}/scripts": api.Listing(operations.scripts),
-        f"{API}/scripts/{{namespace}}/{{name}}/trigger": api.Trigger(operations, insecure=insecure),
-        f"{API}/scripts/{{namespace}}/{{name}}/rollout": rollouts.RolloutRequest(
-            operations, insecure=insecure
-        ),
-        f"{API}/repositories": api.Listing(operations.repositories),
+        f"{API}/openapi.json": openapi.OpenApi(),
+        f"{API}/version": api.Version(libraries),
+        f"{API}/scripts": api.Listing(operations.scripts, guard, Act.LIST_SCRIPTS),
+        f"{API}/scripts/{{namespace}}/{{name}}/trigger": api.Trigger(operations, guard),
+        f"{API}/scripts/{{namespace}}/{{name}}/explain": api.Explain(operations, guard),
+        f"{API}/scripts/{{namespace}}/{{name}}/rollout": rollouts.RolloutRequest(operations, guard),
+        f"{API}/repositories": api.Listing(operations.repositories, guard, Act.LIST_REPOSITORIES),
         f"{API}/repositories/{{namespace}}/{{name}}/push": hooks.PushWebhook(push_hooks),
-        f"{API}/devices": api.Listing(operations.devices),
-        f"{API}/runs": api.Runs(operations),
-        f"{API}/runs/{{run_id}}": api.Run(operations),
+        f"{API}/devices": api.Listing(operations.devices, guard, Act.LIST_DEVICES),
+        f"{API}/executors": api.Executors(operations, guard),
+        f"{API}/runs": api.Runs(operations, guard),
+        f"{API}/runs/{{run_id}}": api.Run(operations, guard),
         f"{API}/runs/{{run_id}}/recording": recording,
-        f"{API}/recordings": api.Recordings(operations, insecure=insecure),
-        f"{API}/debug": api.Debug(operations, insecure=insecure),
+        f"{API}/recordings": api.Recordings(operations, guard),
+        f"{API}/debug": api.Debug(operations, guard),
     }.items():
         inner.add_route(path, resource)
     inner.add_route(f"{API}/runs/{{run_id}}/artifact", recording, suffix="artifact")
-    for kind, plural, verbs in (
+    for kind, plural, act, verbs in (
         (
-            *("ScriptRepository", "repositories"),
+            *("ScriptRepository", "repositories", Act.COMMAND_REPOSITORY),
             ("reconcile", "suspend", "resume", "approve", "rollback", "unroll"),
         ),
-        ("Script", "scripts", ("suspend", "resume")),
+        ("Script", "scripts", Act.COMMAND_SCRIPT, ("suspend", "resume")),
     ):
-        command = person.Command(commands, kind)
+        command = person.Command(commands, guard, kind, act)
         for verb in verbs:
             inner.add_route(f"{API}/{plural}/{{namespace}}/{{name}}/{verb}", command, suffix=verb)
+    # Where tokens are asked for, a name that was made to lead here leads a stranger's page nowhere.
     return Gate(
-        inner, insecure=insecure, hosts=hosts, body_bytes=body_bytes, body_seconds=body_seconds
+        inner,
+        insecure=insecure or not local_users,
+        hosts=hosts,
+        body_bytes=body_bytes,
+        body_seconds=body_seconds,
     )
 
 

@@ -1,4 +1,7 @@
-"""The script registry over HTTP: bytes that never change behind their name."""
+"""The script registry over HTTP: bytes that never change behind their name.
+
+Without a guard it is for everybody, as a register for other controllers is.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import base64
 import orjson
 from falcon.asgi import Request, Response
 
+from reconciler.core.access import Act
 from reconciler.ports.registry import Artifact, ArtifactRef, Registry
+from reconciler.web.guard import Guard
 from reconciler.web.problems import Refusal
 
 CONTENT_TYPES = {
@@ -24,13 +29,16 @@ FOR_EVER = "public, max-age=31536000, immutable"
 class ArtifactResource:
     """One artifact. Its ETag is its digest, in the words that a Script's status uses."""
 
-    def __init__(self, registry: Registry, *, dev: bool) -> None:
+    def __init__(self, registry: Registry, guard: Guard | None, *, dev: bool) -> None:
         self._registry = registry
+        self._guard = guard
         self._cache_control = "no-cache" if dev else FOR_EVER
 
     async def on_get(
         self, req: Request, resp: Response, namespace: str, repository: str, name: str, file: str
     ) -> None:
+        if self._guard is not None:
+            await self._guard.admit(req, Act.GET_ARTIFACTS, namespace, repository)
         version, _, ext = file.rpartition(".")
         ref = ArtifactRef(namespace, repository, name, version, ext)
         artifact = self._registry.resolve(ref)
@@ -64,10 +72,13 @@ class ArtifactResource:
 class ListingResource:
     """All artifacts of a repository; one that published nothing has an empty list."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, guard: Guard | None) -> None:
         self._registry = registry
+        self._guard = guard
 
-    async def on_get(self, _req: Request, resp: Response, namespace: str, repository: str) -> None:
+    async def on_get(self, req: Request, resp: Response, namespace: str, repository: str) -> None:
+        if self._guard is not None:
+            await self._guard.admit(req, Act.GET_ARTIFACTS, namespace, repository)
         items = [
             {
                 "name": it.ref.name,

@@ -30,8 +30,8 @@ BODY_SECONDS = 10.0
 # Push webhooks name every commit of a push and the files of each: some 10 KiB for a usual one.
 # What is larger is found by polling.
 HOOK_BYTES = 1024 * 1024
-# Of all of them that are held at a time. Without room they are told to come again; what is small
-# always has room.
+# Of all of them that are held at a time. Without room they are told to come again; what is no
+# longer than any other body always has room.
 ALL_HOOKS_BYTES = 32 * 1024 * 1024
 # Of a refused body, after the answer.
 LINGER_BYTES = 2 * HOOK_BYTES
@@ -87,12 +87,17 @@ class Gate:
                 self._judge_head(scope, limit)
                 is_whole = await self._read(receive, body, limit)
             except Refusal as refusal:
+                self._let_go(body)
                 await _answer(refusal, receive, send_guarded)
                 return
             if is_whole:  # else nobody is left to answer to
                 await self._hand_over(scope, bytes(body), receive, send_guarded)
         finally:
-            self._held -= len(body)
+            self._let_go(body)
+
+    def _let_go(self, body: bytearray) -> None:
+        self._held -= len(body)
+        body.clear()
 
     async def _hand_over(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -143,7 +148,7 @@ class Gate:
                     self._held += len(chunk)
                     if len(body) > limit:
                         raise _too_large(limit)
-                    if limit == HOOK_BYTES and self._held > ALL_HOOKS_BYTES:
+                    if len(body) > self._body_bytes and self._held > ALL_HOOKS_BYTES:
                         raise Refusal(
                             503, "Busy", "too much is being sent at once", {"Retry-After": "1"}
                         )
@@ -219,7 +224,7 @@ def refuse_cross_site(scope: Scope) -> None:
     purpose = header(scope, b"sec-purpose") + header(scope, b"purpose")
     foreign = bool(origin) and origin.partition("://")[2] != header(scope, b"host")
     if site not in {"", "same-origin", "none"} or foreign or "prefetch" in purpose:
-        raise Refusal(403, "CrossSite", "pages of other sites may not trigger runs")
+        raise Refusal(403, "CrossSite", "pages of other sites may not ask for this")
 
 
 def _is_authority(host: str) -> bool:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
+from http import HTTPStatus
 from itertools import islice
 from typing import TypeAlias
+from urllib.parse import urlencode
 
 from falcon.asgi import Request, Response
 
+from reconciler.core.access import Act, Right
 from reconciler.core.conditions import rfc3339
 from reconciler.core.objects import Json, JsonObject, mapping, sequence, text
 from reconciler.ports.operations import Operations
+from reconciler.web import signin
+from reconciler.web.guard import Guard, cookie_of, require_names
+from reconciler.web.problems import Refusal
 
 # Rows of a table; more than that is a question for the API.
 MOST_ROWS = 200
@@ -34,36 +40,55 @@ POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+POLICY_SIGNED_IN = POLICY.replace("form-action 'none'", "form-action 'self'")
+SIGN_OUT = "<form method=post action=/signout><button>Sign out</button></form>"
+# What stands on the page, in the order of its tables.
+SECTIONS = (Act.LIST_REPOSITORIES, Act.LIST_SCRIPTS, Act.LIST_DEVICES, Act.LIST_RUNS)
 
-LINKS = (
-    '<p><a href="/api/v1alpha1/scripts">scripts</a>, '
-    '<a href="/api/v1alpha1/repositories">repositories</a>, '
-    '<a href="/api/v1alpha1/devices">devices</a>, '
-    '<a href="/api/v1alpha1/runs">runs</a>, '
-    '<a href="/metrics">metrics</a></p>'
-)
+LISTS = ("scripts", "repositories", "devices", "runs")
 
 Row: TypeAlias = Sequence[str]
 
 
 class Page:
-    """Plain HTML: no script, nothing fetched from elsewhere, every text escaped."""
+    """Plain HTML: no script, nothing fetched from elsewhere, every text escaped.
 
-    def __init__(self, operations: Operations) -> None:
+    Of all namespaces, or of `?namespace=`; only the tables that whoever asks may list. Who is not
+    known yet is asked for a token.
+    """
+
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
+        self._guard = guard
 
-    async def on_get(self, _req: Request, resp: Response) -> None:
+    async def on_get(self, req: Request, resp: Response) -> None:
+        namespace = req.get_param("namespace") or ""
+        require_names(namespace)
+        try:
+            caller = await self._guard.identify(req, linked=True)
+        except Refusal as refusal:
+            message = signin.WELCOME if refusal.reason == "TokenMissing" else refusal.message
+            signin.show(resp, HTTPStatus(refusal.status), message)
+            resp.set_headers(refusal.headers)
+            return
+        shown = {act for act in SECTIONS if await self._guard.allows(caller, Right(act, namespace))}
+        if not shown:
+            right = Right(Act.LIST_SCRIPTS, namespace)
+            hint = "" if namespace else "; name one: /?namespace=<namespace>"
+            signin.show(resp, HTTPStatus.FORBIDDEN, f"{caller.name} may not {right}{hint}")
+            return
+        is_signed_in = bool(cookie_of(req))
         resp.content_type = "text/html; charset=utf-8"
-        resp.set_header("Content-Security-Policy", POLICY)
-        resp.text = render(self._operations)
+        resp.set_header("Content-Security-Policy", POLICY_SIGNED_IN if is_signed_in else POLICY)
+        resp.text = render(
+            self._operations, shown, namespace or None, more=SIGN_OUT if is_signed_in else ""
+        )
 
 
-def render(operations: Operations) -> str:
-    scripts = operations.scripts()
-    devices = operations.devices()
-    runs = operations.runs(limit=RUNS_SHOWN)
+def render(
+    operations: Operations, shown: Collection[Act], namespace: str | None, *, more: str = ""
+) -> str:
     reasons = operations.not_ready()
-    repositories = operations.repositories()
     state = f"Not ready: {'; '.join(reasons)}" if reasons else "Ready"
     return "".join(
         (
@@ -71,30 +96,49 @@ def render(operations: Operations) -> str:
             f'<meta http-equiv=refresh content="{REFRESH_SECONDS}">',
             f"<title>scriptops</title><style>{STYLE}</style></head><body>",
             f"<h1>scriptops</h1><p>{escape(state)}</p>",
-            _table(
-                f"Repositories ({len(repositories)})",
-                ("Repository", "Ready", "Revision", "Problems", "Message"),
-                map(_repository, repositories),
-            ),
-            _table(
-                f"Scripts ({len(scripts)})",
-                ("Script", "Ready", "Artifact", "Last run", "Runs", "Failures", "Message"),
-                map(_script, scripts),
-            ),
-            _table(
-                f"Devices ({len(devices)})",
-                ("Device", "Property", "Reported", "Desired", "Since"),
-                (row for device in devices for row in _device(device)),
-            ),
-            _table(
-                "Last runs",
-                ("Finished", "Script", "Cause", "Outcome", "Changed", "Refused", "Message"),
-                map(_run, runs),
-            ),
-            LINKS,
+            *(_section(operations, act, namespace) for act in SECTIONS if act in shown),
+            _links(namespace),
+            more,
             "</body></html>",
         )
     )
+
+
+def _links(namespace: str | None) -> str:
+    query = "" if namespace is None else "?" + urlencode({"namespace": namespace})
+    lists = (f'<a href="/api/v1alpha1/{it}{escape(query)}">{it}</a>' for it in LISTS)
+    return f'<p>{", ".join(lists)}, <a href="/metrics">metrics</a></p>'
+
+
+def _section(operations: Operations, act: Act, namespace: str | None) -> str:
+    match act:
+        case Act.LIST_REPOSITORIES:
+            repositories = operations.repositories(namespace)
+            return _table(
+                f"Repositories ({len(repositories)})",
+                ("Repository", "Ready", "Revision", "Problems", "Message"),
+                map(_repository, repositories),
+            )
+        case Act.LIST_SCRIPTS:
+            scripts = operations.scripts(namespace)
+            return _table(
+                f"Scripts ({len(scripts)})",
+                ("Script", "Ready", "Artifact", "Last run", "Runs", "Failures", "Message"),
+                map(_script, scripts),
+            )
+        case Act.LIST_DEVICES:
+            devices = operations.devices(namespace)
+            return _table(
+                f"Devices ({len(devices)})",
+                ("Device", "Property", "Reported", "Desired", "Since"),
+                (row for device in devices for row in _device(device)),
+            )
+        case _:
+            return _table(
+                "Last runs",
+                ("Finished", "Script", "Cause", "Outcome", "Changed", "Refused", "Message"),
+                map(_run, operations.runs(namespace=namespace, limit=RUNS_SHOWN)),
+            )
 
 
 def _table(title: str, heads: Row, rows: Iterable[Row]) -> str:

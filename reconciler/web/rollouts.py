@@ -5,28 +5,30 @@ from __future__ import annotations
 import orjson
 from falcon.asgi import Request, Response
 
+from reconciler.core.access import Act
 from reconciler.core.objects import ObjectKey, mapping, text
 from reconciler.core.rollouts import Action
 from reconciler.ports.operations import Operations
-from reconciler.web.api import require_json, require_local, send
-from reconciler.web.gate import header, refuse_cross_site
+from reconciler.web.api import require_json, send
+from reconciler.web.gate import header
+from reconciler.web.guard import Guard
 from reconciler.web.problems import Refusal
 
 
 class RolloutRequest:
     """Writes down what is asked; the Script's status says what came of it."""
 
-    def __init__(self, operations: Operations, *, insecure: bool) -> None:
+    def __init__(self, operations: Operations, guard: Guard) -> None:
         self._operations = operations
-        self._insecure = insecure
+        self._guard = guard
 
     async def on_post(self, req: Request, resp: Response, namespace: str, name: str) -> None:
-        require_local(req, insecure=self._insecure)
-        refuse_cross_site(req.scope)
+        await self._guard.admit(req, Act.COMMAND_SCRIPT, namespace, name)
         body = await req.stream.read()
         require_json(header(req.scope, b"content-type"), body)
         action, revision = _asked(body)
         await self._operations.roll_out(ObjectKey(namespace, name), action, revision=revision)
+        req.context.told = {"action": action.value}
         send(resp, {"action": action.value}, 202)
 
 

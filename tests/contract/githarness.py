@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
+
+import pytest
 
 from reconciler.adapters.git import GitMirrors
 from reconciler.adapters.git.transport import DEFAULT_SIZE_LIMIT
@@ -59,3 +63,20 @@ def push(
 
 def remote_of(remote: Remote | Repository) -> Remote:
     return Remote(str(remote.path)) if isinstance(remote, Repository) else remote
+
+
+def git_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Has every run of the git program by the adapter noted; what they were, since last asked."""
+    log = folder / "runs"
+    wrapper = folder / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$1" >> {log}\nexec {shutil.which("git")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+
+    def runs() -> list[str]:
+        said = log.read_text().split() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return said
+
+    return runs

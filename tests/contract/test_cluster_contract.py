@@ -56,6 +56,7 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
         elif request.param == "fake":
             cluster = FakeCluster(SystemClock())
         else:
+            # The administrator's: the port promises more than one controller ever does.
             cluster = await kube_adapter.connect(kubeconfig=str(server.kubeconfig))
         try:
             yield cluster

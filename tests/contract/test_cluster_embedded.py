@@ -357,3 +357,9 @@ def test_events_are_counted_by_what_they_say() -> None:
         ]
 
     run(test)
+
+
+def test_nobody_else_can_act_where_there_are_no_rights() -> None:
+    with pytest.raises(Stalled, match="there is no ServiceAccount team/deployer") as caught:
+        EmbeddedCluster(clock=FakeClock()).acting_as(ObjectKey("team", "deployer"))
+    assert caught.value.reason == "ServiceAccountsNotServed"

@@ -30,6 +30,7 @@ from reconciler.core.objects import (
     Reference,
     key_of,
 )
+from reconciler.core.pacing import Rate
 from reconciler.core.store import Delta, Store
 from reconciler.errors import (
     ClusterUnavailable,
@@ -98,6 +99,35 @@ def test_answers_are_told_apart_by_what_to_do_about_them(
     code: int, status: JsonObject, error: type[Exception]
 ) -> None:
     assert type(translate(code, status, doing="GET /x")).__mro__[:-1].count(error) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "role"),
+    [
+        pytest.param(
+            'cannot patch resource "scripts" in API group "hit.edu.cn" in the namespace "red"',
+            "scriptops-deployer",
+            id="nobody granted the namespace",
+        ),
+        pytest.param(
+            'cannot impersonate resource "serviceaccounts" in API group "" in the namespace "red"',
+            "scriptops-impersonator",
+            id="nobody lets the controller act as the account",
+        ),
+        pytest.param(
+            'cannot list resource "scripts" in API group "hit.edu.cn" at the cluster scope',
+            None,
+            id="no role for a namespace gives it",
+        ),
+    ],
+)
+def test_a_right_that_is_missing_is_named_with_the_role_that_gives_it(
+    refusal: str, role: str | None
+) -> None:
+    told = f'scripts.hit.edu.cn "a" is forbidden: User "u" {refusal}'
+    remedy = f"; a RoleBinding to the ClusterRole {role} in that namespace grants it"
+    error = translate(403, {"message": told}, doing="PATCH /x")
+    assert str(error) == f"PATCH /x: {told}{remedy if role else ''}"
 
 
 @pytest.mark.parametrize(
@@ -349,6 +379,23 @@ def test_at_most_thirty_two_requests_are_on_their_way(tmp_path: Path) -> None:
             gate.set()
             await asyncio.gather(*asked)
         assert waiting == 50
+
+    asyncio.run(test())
+
+
+def test_requests_keep_to_their_rate(tmp_path: Path) -> None:
+    async def answer(line: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async def test() -> None:
+        async with Stub(answer).cluster(tmp_path, rate=Rate(20, 2)) as cluster:
+            acting = cluster.acting_as(ObjectKey("default", "deployer"))
+            started = asyncio.get_running_loop().time()
+            for asked in (cluster, acting) * 4:
+                await asked.get(SCRIPTS, ObjectKey("default", "s"))
+            # Two at once, and six at twenty a second, whoever they are sent for.
+            assert asyncio.get_running_loop().time() - started >= 0.29
 
     asyncio.run(test())
 

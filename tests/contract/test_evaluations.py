@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 
 from reconciler.adapters.evaluations import SqliteEvaluations
@@ -18,7 +19,7 @@ from reconciler.errors import Stalled, Transient
 from reconciler.ports.state import Evaluation
 
 ONE = Evaluation(1, "sha256:a", {"dht11": {"temperature": "21.5", "humidity": ""}})
-TWO = Evaluation(2, "sha256:b", {"dht11": {"temperature": "22"}, "schalter-ü": {}})
+TWO = Evaluation(2, "sha256:b", {"dht11": {"temperature": "22"}, "schalter-ü": {}}, 1.7e9, {"a": 1})
 
 
 @contextmanager
@@ -132,7 +133,8 @@ def test_damaged_rows_are_left_out_and_the_others_stay(
         evaluations.put("good", ONE)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
-            "INSERT INTO evaluations VALUES (?, ?, ?, ?)", ("bad", generation, "", data)
+            "INSERT INTO evaluations VALUES (?, ?, ?, ?, 0, X'7B7D')",
+            ("bad", generation, "", data),
         )
 
     assert loaded(path) == {"good": ONE}
@@ -160,10 +162,26 @@ def test_a_file_torn_in_the_middle_does_not_stop_the_start(path: Path) -> None:
 def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     loaded(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
 
-    with pytest.raises(Stalled, match=r"newer scriptops \(schema 2, this one knows 1\)"):
+    with pytest.raises(Stalled, match=r"newer scriptops \(schema 3, this one knows 2\)"):
         SqliteEvaluations(path)
+
+
+def test_a_file_of_the_first_version_is_read_on(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE evaluations (uid TEXT PRIMARY KEY, generation INTEGER NOT NULL, "
+            "digest TEXT NOT NULL, data BLOB NOT NULL) WITHOUT ROWID"
+        )
+        row = ("old", 1, "sha256:a", orjson.dumps(ONE.values))
+        connection.execute("INSERT INTO evaluations VALUES (?, ?, ?, ?)", row)
+        connection.execute("PRAGMA user_version = 1")
+
+    with opened(path) as evaluations:
+        evaluations.put("new", TWO)
+    assert loaded(path) == {"old": ONE, "new": TWO}
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

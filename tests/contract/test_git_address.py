@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.adapters.git import address as addresses
 from reconciler.adapters.git.address import Address
+from reconciler.core.urls import redact
 from reconciler.errors import SourceInvalid
 from reconciler.ports.git import Remote
 
@@ -75,7 +76,7 @@ def test_no_form_of_an_address_shows_a_password() -> None:
     with pytest.raises(SourceInvalid) as caught:
         addresses.parse(Remote("ftp://u:pass-word@example.test/a"))
     assert "pass-word" not in str(caught.value)
-    assert addresses.redact("x https://u:p@h/a ssh://git@h/b") == "x https://***@h/a ssh://***@h/b"
+    assert redact("x https://u:p@h/a ssh://git@h/b") == "x https://***@h/a ssh://***@h/b"
 
 
 def test_a_path_is_followed_to_where_it_is(tmp_path: Path) -> None:

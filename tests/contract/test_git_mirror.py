@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from reconciler.adapters.git import mirror as mirroring
+from reconciler.adapters.git import transport
 from reconciler.errors import SourceInvalid, SourceUnavailable
 from reconciler.ports.git import Remote, TreeDiff
 from tests.contract.githarness import ROOT, SOON, STATUS, fetch, mirrors, push, remote_of
@@ -306,3 +309,61 @@ def test_a_crowded_mirror_is_packed_and_read_on(tmp_path: Path, repository: Repo
     assert asyncio.run(crowd()) == 30
     assert repository.files(STATUS) == {"x": b"3"}
     assert list(mirror_of(data).glob("objects/pack/*.pack"))
+
+
+@pytest.mark.parametrize(
+    "is_old",
+    [
+        pytest.param(False, id="git that packs it"),
+        pytest.param(True, id="git that gives each of it a file"),
+    ],
+)
+def test_a_mirror_is_not_packed_again_for_what_is_too_young_to_go(
+    tmp_path: Path,
+    repository: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    is_old: bool,  # noqa: FBT001 - of a table
+) -> None:
+    """However fast statuses are pushed, and however much of what was is young."""
+    if is_old:
+        monkeypatch.setitem(transport._CONFIG, "gc.cruftPacks", "false")
+    # Some 500 small files are a crowd then, not 7,000.
+    monkeypatch.setattr(mirroring, "_CROWDED_FOLDER", 1)
+
+    def held(pattern: str) -> set[Path]:
+        return set((mirror_of(tmp_path / "data") / "objects").glob(pattern))
+
+    def packs() -> set[Path]:
+        return held("pack/*.pack")
+
+    def loose() -> int:
+        return len(held("??/*"))
+
+    async def write() -> None:
+        with mirrors(tmp_path / "data") as opened:
+            ref = opened.status_ref(remote_of(repository), STATUS)
+
+            async def push(content: str, count: int = 1_000) -> None:
+                files = {ROOT / str(n): f"{content} {n}".encode() for n in range(count)}
+                assert await ref.push({**files}, message="m", timeout=SOON)
+
+            await push("a")
+            await push("b")
+            # What was there before is in files of its own, or in one pack.
+            assert (loose() > 900) == is_old
+            before = packs()
+            for number in range(3):
+                await push(f"c{number}", 1)
+            assert packs() == before
+            if not is_old:
+                return
+            # Time passes, and then it goes.
+            hour_ago = time.time() - 3600
+            for path in held("**/*"):
+                os.utime(path, (hour_ago, hour_ago))
+            await push("d")
+            assert packs() != before
+            assert loose() < 100
+
+    asyncio.run(write())
+    assert repository.files(STATUS)["999"] == (b"d 999" if is_old else b"b 999")

@@ -176,6 +176,10 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(
         wait_until(lambda: not children_speaking_to(port), "no child is left")
 
 
+# An encoded path: the git program is asked at once.
+FOR_THE_PROGRAM = "our%20rules"
+
+
 def children_speaking_to(port: int) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -218,7 +222,8 @@ def test_a_repository_over_the_limit_is_refused_and_leaves_nothing(
 def test_no_secret_is_seen_in_a_list_of_processes(tmp_path: Path) -> None:
     async def look(port: int) -> str:
         with mirrors(tmp_path / "data") as git:
-            remote = Remote(f"http://u:hidden-pass@127.0.0.1:{port}/rules", {"username": "u"})
+            url = f"http://u:hidden-pass@127.0.0.1:{port}/{FOR_THE_PROGRAM}"
+            remote = Remote(url, {"username": "u"})
             task = asyncio.create_task(
                 git.source(remote).fetch("main", timeout=timedelta(seconds=1))
             )
@@ -235,7 +240,7 @@ def test_no_secret_is_seen_in_a_list_of_processes(tmp_path: Path) -> None:
 def test_a_cancelled_fetch_leaves_no_child(tmp_path: Path) -> None:
     async def cancel(port: int) -> None:
         with mirrors(tmp_path / "data") as git:
-            source = git.source(Remote(f"git://127.0.0.1:{port}/rules"))
+            source = git.source(Remote(f"git://127.0.0.1:{port}/{FOR_THE_PROGRAM}"))
             task = asyncio.create_task(source.fetch("main", timeout=SOON))
             await asyncio.to_thread(wait_until, lambda: children_speaking_to(port), "a child runs")
             task.cancel()

@@ -15,7 +15,7 @@ from reconciler.core.objects import ObjectKey
 from reconciler.core.statusfiles import status_path
 from reconciler.errors import PushRefused, PushRejected, SourceInvalid
 from reconciler.ports.git import Remote, StatusOptions
-from tests.contract.githarness import ROOT, SOON, STATUS, mirrors, push, remote_of
+from tests.contract.githarness import ROOT, SOON, STATUS, git_runs, mirrors, push, remote_of
 from tests.support.gitserver import ENVIRONMENT, Repository, git_daemon, wait_until
 
 
@@ -184,6 +184,16 @@ def test_a_server_without_push_options_is_asked_once_only(
 ) -> None:
     repository.git("config", "receive.advertisePushOptions", "false")
     assert push(tmp_path / "data", remote, "x", b"1")
+
+
+def test_a_repository_on_this_machine_is_pushed_to_once_with_and_without_push_options(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = git_runs(tmp_path, monkeypatch)
+    push(tmp_path / "data", repository, "x", b"1")
+    repository.git("config", "--unset", "receive.advertisePushOptions")
+    push(tmp_path / "data", repository, "x", b"2")
+    assert runs() == ["push", "push"]
 
 
 def test_the_option_that_skips_pipelines_is_sent(tmp_path: Path, repository: Repository) -> None:

@@ -131,8 +131,15 @@ def test_a_folder_that_was_unreadable_is_removed_before_it_is_read() -> None:
     )
 
 
-def test_a_tree_that_repeats_itself_ends(tmp_path: Path, repository: Repository) -> None:
-    tree = repository.raw_tree(*[("100644", b"%d" % n, repository.blob(b"1")) for n in range(10)])
+@pytest.mark.parametrize(
+    "files",
+    [pytest.param(10, id="with files at its end"), pytest.param(0, id="without a single file")],
+)
+def test_a_tree_that_repeats_itself_ends(
+    tmp_path: Path, repository: Repository, files: int
+) -> None:
+    names = [b"%d" % n for n in range(files)]
+    tree = repository.raw_tree(*[("100644", name, repository.blob(b"1")) for name in names])
     for _ in range(8):
         tree = repository.raw_tree(*[("40000", b"%d" % n, tree) for n in range(10)])
     repository.commit_tree(tree)

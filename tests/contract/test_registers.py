@@ -24,7 +24,7 @@ from reconciler.errors import (
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every GET with `answer`, and remembers what was asked."""
+    """Answers everything with `answer`, and remembers what was asked."""
 
     daemon_threads = True
     answer: Callable[[BaseHTTPRequestHandler], None]
@@ -57,6 +57,15 @@ class Handler(BaseHTTPRequestHandler):
             self.server.answer(self)
         except OSError:
             self.close_connection = True
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.do_GET()
 
     def log_message(self, *args: object) -> None:
         """Nobody reads it."""

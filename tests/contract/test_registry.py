@@ -117,9 +117,11 @@ def test_discarded_bytes_go_unless_a_name_has_them(registry: Registry) -> None:
     named = registry.publish(REF, b"named").digest
     foreign = registry.store(b"foreign")
     assert registry.store(b"named") == named
+    assert registry.stored() == {named, foreign}
     for digest in (named, foreign, foreign, digest_of(b"never")):
         registry.discard(digest)
     assert (registry.read(named), registry.read(foreign)) == (b"named", None)
+    assert registry.stored() == frozenset()
 
 
 @pytest.mark.parametrize("harm", ["damage", "lose"])

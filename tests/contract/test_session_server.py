@@ -11,7 +11,8 @@ from scriptops.controller.v1 import controller_pb2 as pb
 from scriptops.controller.v1 import controller_pb2_grpc as pb_grpc
 
 from reconciler.adapters import session_server
-from reconciler.adapters.session_server import BATCH_BYTES, CHUNK, GrpcSessionServer
+from reconciler.adapters.session_batches import BATCH_BYTES
+from reconciler.adapters.session_server import CHUNK, GrpcSessionServer
 from reconciler.core.runs import (
     Dispatch,
     ExecutorId,

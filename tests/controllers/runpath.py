@@ -16,9 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from reconciler.api.script import ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
+from reconciler.controllers.environments import Environments
 from reconciler.controllers.events import Events
+from reconciler.controllers.explaining import Explainer
 from reconciler.controllers.finishing import Finisher
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
@@ -26,10 +29,12 @@ from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.rolloutrequests import RolloutRequests
 from reconciler.controllers.runnables import InFlight, Runnable, limits_of
+from reconciler.controllers.schedules import Schedules
 from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
+from reconciler.core.grants import NO_GRANTS
 from reconciler.core.models import decode_model
 from reconciler.core.objects import (
     DEVICE_MODELS_V1BETA1,
@@ -60,9 +65,11 @@ from reconciler.core.store import Delta, Entry, Store, identity_of
 from reconciler.core.triggers import Subscription
 from reconciler.core.twins import decode_device
 from reconciler.ports.registry import ArtifactRef
+from tests.fakes.ciphers import FakeCiphers
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.evaluations import FakeEvaluations
+from tests.fakes.journal import FakeJournal
 from tests.fakes.registers import FakeRegisters
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.scriptstates import FakeScriptStates
@@ -144,25 +151,41 @@ class Rig:
         self.sessions = FakeSessionServer()
         self.metrics_registry = CollectorRegistry()
         self.metrics = Metrics(self.metrics_registry)
+        self.ciphers = FakeCiphers()
         self.synced: set[ObjectKey] = {REPOSITORY}
         self.runs = RunLog()
         self.statuses_told: list[tuple[ScriptStatus, bool]] = []
+        self.environments = Environments(
+            self.world, self.cluster, self.ciphers, NO_GRANTS, clock=self.clock
+        )
         self.dispatcher = Dispatcher(
             self.world,
             self.queue,
             self.sessions,
             self.memory,
+            self.environments,
             clock=self.clock,
             metrics=self.metrics,
+        )
+        self.journal = FakeJournal(before.journal if before else None)
+        self.deliveries = Deliveries(
+            self.journal,
+            self.queue,
+            clock=self.clock,
+            metrics=self.metrics,
+            wake=self.dispatcher.wake,
         )
         self.triggering = Triggering(
             self.world,
             self.queue,
             self.evaluations,
+            self.deliveries,
             clock=self.clock,
             metrics=self.metrics,
             wake=self.dispatcher.wake,
         )
+        self.schedules = Schedules(self.triggering, clock=self.clock, metrics=self.metrics)
+        self.triggering.on_due = self.schedules.changed
         self.precedence = Precedence()
         self.events = Events(self.cluster, self.precedence, clock=self.clock)
         self.statuses = ScriptStatuses(
@@ -179,9 +202,12 @@ class Rig:
             self.statuses,
             self.events,
             self.memory,
+            self.environments,
             clock=self.clock,
             metrics=self.metrics,
         )
+        self.environments.wake = self.dispatcher.wake
+        self.environments.doubt = self.scripts.loop.add
         self.scripts.on_status = self._tell
         self.scripts.on_gone = lambda _: None
         self.writer = DesiredWriter(self.world, self.cluster, metrics=self.metrics)
@@ -195,10 +221,14 @@ class Rig:
             self.runs,
             queue_depth=lambda: len(self.queue),
             not_ready=tuple,
-            state_of=self.memory.of,
+            state_of=lambda uid: self.environments.hidden(uid, self.memory.of(uid)),
             rollouts=RolloutRequests(self.world, self.cluster),
+            explainer=Explainer(
+                self.world, self.triggering, self.dispatcher, self.queue, self.clock
+            ),
         )
         self.finisher.listeners.append(self.scripts.rollouts.ran)
+        self.finisher.listeners.append(self.deliveries.ended)
         self.dispatcher.shadows.on_compared = self.scripts.rollouts.compared
         self.scripts.rollouts.keep = self._keep
         self.scripts.rollouts.release = lambda _, digest: self.registry.discard(digest)
@@ -214,6 +244,8 @@ class Rig:
             asyncio.ensure_future(loop)
             for loop in (
                 self.scripts.loop.run(),
+                self.schedules.loop.run(),
+                self.deliveries.loop.run(),
                 self.statuses.loop.run(),
                 self.events.run(),
                 self.dispatcher.sweep(),

@@ -13,11 +13,13 @@ from prometheus_client import CollectorRegistry
 from reconciler.controllers.events import Events
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.precedence import Precedence
-from reconciler.controllers.repositories import Repositories, Synced
+from reconciler.controllers.progress import Synced
+from reconciler.controllers.repositories import Repositories
 from reconciler.controllers.revisions import Revisions
 from reconciler.controllers.statuscommits import StatusCommits
 from reconciler.controllers.world import World
 from reconciler.core.admission import Scope
+from reconciler.core.grants import NO_GRANTS, Grants
 from reconciler.core.models import decode_model
 from reconciler.core.objects import (
     DEVICE_MODELS_V1BETA1,
@@ -36,6 +38,7 @@ from reconciler.ports.git import Remote
 from reconciler.ports.registry import ArtifactRef
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
+from tests.fakes.clusters import FakeClusters
 from tests.fakes.git import FakeGit
 from tests.fakes.registry import FakeRegistry
 
@@ -48,7 +51,7 @@ SERVED = frozenset({SCRIPTS, SCRIPT_REPOSITORIES, DEVICES_V1BETA1, DEVICE_MODELS
 class Desk:
     """One repository, and a controller whose copy of the cluster moves when a test says `see`."""
 
-    def __init__(self, *, before: Desk | None = None) -> None:
+    def __init__(self, *, before: Desk | None = None, grants: Grants = NO_GRANTS) -> None:
         """`before` is the controller that ran before a restart."""
         self.clock: FakeClock = before.clock if before else FakeClock()
         self.cluster: FakeCluster = before.cluster if before else FakeCluster(self.clock)
@@ -60,6 +63,7 @@ class Desk:
         self.published: list[Collection[ArtifactRef]] = []
         self.synced: list[ObjectKey] = []
         self.told: list[Synced] = []
+        self.clusters = FakeClusters()
         metrics = Metrics(CollectorRegistry())
         precedence = Precedence()
         commits = StatusCommits(self.git, precedence, clock=self.clock, metrics=metrics)
@@ -75,6 +79,8 @@ class Desk:
             metrics=metrics,
             cluster_name="here",
             replace_versions=False,
+            grants=grants,
+            clusters=self.clusters,
             served=lambda: SERVED,
             in_use=self.in_use.__contains__,
             published=self.published.append,

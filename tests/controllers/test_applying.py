@@ -16,15 +16,26 @@ from reconciler.core import plan
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.manifests import ManifestSet
-from reconciler.core.objects import DEVICES_V1BETA1, SCRIPTS, ObjectKey, Reference
+from reconciler.core.objects import (
+    DEVICES_V1BETA1,
+    SCRIPTS,
+    JsonObject,
+    ObjectKey,
+    Reference,
+    Resource,
+)
 from reconciler.errors import (
     ClusterUnavailable,
     Conflict,
     Forbidden,
+    ObjectInvalid,
     ObjectNotFound,
     ScriptOpsError,
+    Transient,
 )
 from tests.controllers.syncpath import RULES, SERVED, TEAM, Desk
+from tests.fakes.clock import FakeClock
+from tests.fakes.cluster import FakeCluster
 from tests.support.rulebook import DEVICES, device, documents, model, script
 
 LAMP = Reference("Device", TEAM, "lamp")
@@ -168,6 +179,61 @@ def test_one_write_that_fails_stops_no_other(error: ScriptOpsError) -> None:
     run(test())
 
 
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [
+        pytest.param(ClusterUnavailable("no answer"), True, id="what passes is tried again"),
+        pytest.param(ObjectInvalid("not taken"), False, id="what does not pass is not"),
+    ],
+)
+def test_a_write_that_fails_keeps_back_later_waves_and_what_depends_on_it(
+    error: ScriptOpsError,
+    retried: bool,  # noqa: FBT001 - of a table
+) -> None:
+    async def test() -> None:
+        hand = Hand()
+        hand.cluster.fail("apply", error)
+        applied = await hand.apply(
+            documents(
+                script("a-later", wave=1),
+                script("b-dependent", dependsOn=[{"name": "d-first"}]),
+                script("c-last", wave=2),
+                script("d-first"),
+                script("e-beside"),
+            )
+        )
+        failed, *kept_back = sorted(applied.failures.items(), key=lambda it: it[1] is not error)
+        assert failed == (Reference("Script", TEAM, "d-first"), error)
+        assert {ref.name: (e.reason, isinstance(e, Transient)) for ref, e in kept_back} == {
+            "a-later": ("WaveNotReady", retried),
+            "b-dependent": ("DependencyNotReady", retried),
+            "c-last": ("WaveNotReady", retried),
+        }
+        assert set(await hand.live()) == {"e-beside"}
+
+    run(test())
+
+
+def test_scripts_are_written_wave_by_wave_and_after_those_they_depend_on() -> None:
+    async def test() -> None:
+        hand = Hand()
+        applied = await hand.apply(
+            documents(
+                script("a", wave=1),
+                script("b", dependsOn=[{"name": "c"}]),
+                script("c", dependsOn=[{"name": "d"}]),
+                script("d"),
+                script("e", wave=-5),
+            )
+        )
+        assert applied.failures == {}
+        live = await hand.live()
+        order = sorted(live, key=lambda name: int(live[name]["metadata"]["resourceVersion"]))
+        assert order == ["e", "d", "c", "b", "a"]
+
+    run(test())
+
+
 def test_what_cannot_be_read_is_raised_and_nothing_is_written() -> None:
     async def test() -> None:
         hand = Hand()
@@ -243,5 +309,45 @@ def test_an_object_made_anew_under_the_same_name_is_not_pruned_for_its_predecess
         )
         live = (await hand.live())["old"]
         assert live["metadata"] == made["metadata"]
+
+    run(test())
+
+
+class SlowCluster(FakeCluster):
+    """Lets writes end together; `widths` are how many of them there were each time."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.widths: list[int] = []
+        self._under_way = 0
+
+    async def apply(
+        self, resource: Resource, obj: JsonObject, *, field_manager: str, force: bool = False
+    ) -> JsonObject:
+        self._under_way += 1
+        for _ in range(100):
+            await asyncio.sleep(0)
+        if self._under_way:
+            self.widths.append(self._under_way)
+            self._under_way = 0
+        return await super().apply(resource, obj, field_manager=field_manager, force=force)
+
+
+@pytest.mark.parametrize(
+    ("refused", "widths"),
+    [
+        pytest.param(False, [1, 2, 4, 8, 5], id="ever more while it is taken"),
+        pytest.param(True, [1] * 20, id="one after the other while it is refused"),
+    ],
+)
+def test_writes_start_slowly(*, refused: bool, widths: list[int]) -> None:
+    async def test() -> None:
+        hand = Hand()
+        hand.cluster = cluster = SlowCluster(hand.clock)
+        if refused:
+            cluster.fail("apply", Forbidden("the quota is used up"), forever=True)
+        applied = await hand.apply(documents(*(script(f"rule-{n}") for n in range(20))))
+        assert len(applied.failures) == (20 if refused else 0)
+        assert cluster.widths == widths
 
     run(test())

@@ -6,9 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from reconciler.core.objects import DEVICES_V1BETA1, SCRIPTS, ObjectKey, Reference
-from reconciler.errors import ClusterUnavailable, SourceUnavailable
-from tests.controllers.syncpath import TEAM, Desk
+from reconciler.core.objects import (
+    DEVICES_V1BETA1,
+    SCRIPT_REPOSITORIES,
+    SCRIPTS,
+    ObjectKey,
+    Reference,
+)
+from reconciler.errors import ClusterUnavailable, Forbidden, SourceUnavailable
+from tests.controllers.syncpath import RULES, TEAM, Desk
 from tests.support.rulebook import HOUSE
 
 RELAY = ObjectKey(TEAM, "relay")
@@ -202,5 +208,83 @@ def test_what_is_deleted_while_it_waits_comes_back() -> None:
             await desk.clock.advance(1.0)
             live = await desk.cluster.real.get(SCRIPTS, RELAY)
             assert live["metadata"]["uid"] != uid
+
+    run(test())
+
+
+DETECT: dict[str, Any] = {"drift": {"mode": "Detect"}}
+
+
+async def delete(desk: Desk) -> None:
+    live: Any = await desk.cluster.real.get(SCRIPTS, RELAY)
+    await desk.cluster.real.delete(SCRIPTS, RELAY, uid=live["metadata"]["uid"])
+
+
+async def respec(desk: Desk, **spec: Any) -> None:
+    await desk.cluster.real.merge_patch(
+        SCRIPT_REPOSITORIES, RULES, {"spec": spec}, field_manager="operator"
+    )
+    await desk.see()
+
+
+def test_with_detect_what_was_deleted_stays_away_however_often_git_is_read() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+        async with desk.open(**DETECT):
+            await desk.see()
+            await delete(desk)
+            await desk.see()
+            assert await drifted(desk) == "DriftDetected"
+            # All is planned for again, for another policy and because files were passed over before.
+            ignored = [{"kind": "Script", "pointers": ["/spec/env"]}]
+            await respec(desk, drift={"mode": "Detect", "ignore": ignored})
+            desk.remote.commit({"scriptops.yaml": b"ignore: ['manifests/none/*']\n"})
+            await desk.look()
+            assert await desk.live() == {}
+            assert await drifted(desk) == "DriftDetected"
+            desk.remote.commit(
+                {"manifests/relay.yaml": HOUSE["manifests/relay.yaml"] + b"  suspend: true\n"}
+            )
+            await desk.look()
+            assert set(await desk.live()) == {"relay"}
+
+    run(test())
+
+
+def test_with_detect_what_was_deleted_while_nobody_looked_stays_away_and_is_told() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+        async with desk.open(**DETECT):
+            await desk.see()
+        await delete(desk)
+        after = Desk(before=desk)
+        async with after.open(**DETECT):
+            await after.see()
+            assert await drifted(after) == "DriftDetected"
+            assert await after.live() == {}
+            # The policy says so: it is put back.
+            await respec(after, drift={"mode": "Correct"})
+            assert set(await after.live()) == {"relay"}
+            await after.see()
+            assert await drifted(after) == ""
+
+    run(test())
+
+
+def test_with_detect_what_could_not_be_applied_before_a_restart_is_applied_after_it() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+        desk.cluster.fail("apply", Forbidden("not allowed"), forever=True)
+        async with desk.open(**DETECT):
+            await desk.see()
+            assert await desk.live() == {}
+        desk.cluster.heal()
+        after = Desk(before=desk)
+        async with after.open(**DETECT):
+            await after.see()
+            assert set(await after.live()) == {"relay"}
 
     run(test())

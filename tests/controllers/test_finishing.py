@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from reconciler.core.recordings import Recording
@@ -119,8 +117,9 @@ def test_a_finished_run_is_recorded_with_its_activation_and_what_it_answered():
     async def check() -> None:
         rig = await rigged()
         rig.finisher.recordings = recordings = FakeRecordings()
-        it = replace(flight(), activation=b'{"now":1,"env":{"token":"hunter2"}}')
-        it.runnable = replace(it.runnable, secrets=frozenset({"token"}))
+        token = {"secretKeyRef": {"name": "api", "key": "token"}}
+        it = flight(envFrom={"token": token})
+        it.activation = b'{"now":1,"env":{"token":"hunter2"}}'
         result = ok(it.run.key, ON, NOT_GRANTED, state=b'{"n":1}')
         await rig.finisher.finish(it, result)
         record = rig.runs.get(it.run.key.run_id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from reconciler.controllers.operations import RunLog
+from reconciler.controllers.operations import WAITERS, RunLog
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runqueue import PER_SCRIPT
 from reconciler.core.runs import Cause, LogLine, Outcome, RunId, RunRecord
@@ -41,6 +43,37 @@ def test_runs_are_remembered_newest_first_up_to_a_number():
         log.add(record(str(n)))
     assert [r.run_id for r in log.newest(namespace=None, script=None)] == ["4", "3", "2"]
     assert (log.get(RunId("1")), log.get(RunId("2"))) == (None, record("2"))
+
+
+def test_who_waits_for_a_run_gets_it_and_others_wait_on():
+    async def check() -> None:
+        log = RunLog()
+        one = asyncio.ensure_future(log.ended(RunId("1"), seconds=30))
+        same = asyncio.ensure_future(log.ended(RunId("1"), seconds=30))
+        other = asyncio.ensure_future(log.ended(RunId("2"), seconds=30))
+        await asyncio.sleep(0)
+        log.add(record("1"))
+        assert await one == await same == record("1")
+        assert await log.ended(RunId("1"), seconds=0) == record("1")
+        assert not other.done()
+        other.cancel()
+        assert await log.ended(RunId("3"), seconds=0) is None
+        assert log._waiters.keys() <= {other}
+
+    finish(check())
+
+
+def test_only_so_many_may_wait_for_runs():
+    async def check() -> None:
+        log = RunLog()
+        waiting = [asyncio.ensure_future(log.ended(RunId("1"), seconds=30)) for _ in range(WAITERS)]
+        await asyncio.sleep(0)
+        with pytest.raises(Waiting):
+            await log.ended(RunId("1"), seconds=30)
+        for task in waiting:
+            task.cancel()
+
+    finish(check())
 
 
 def test_runs_are_found_by_namespace_and_script():

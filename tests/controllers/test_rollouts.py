@@ -404,6 +404,37 @@ def test_a_request_is_done_once_also_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize(
+    ("annotation", "percent"),
+    [
+        pytest.param("promote", 2, id="a word that nothing follows"),
+        pytest.param("", 1, id="nothing"),
+        pytest.param(":", 1, id="a separator alone"),
+        pytest.param(" promote x", 1, id="a blank first"),
+        pytest.param("promotex", 1, id="no blank where one is expected"),
+        pytest.param("PROMOTE x", 1, id="capital letters"),
+        pytest.param("undo:", 0, id="no revision behind the colon: back to the stable one"),
+        pytest.param("undo:x", 1, id="a revision that is no number"),
+        pytest.param("undo:1:2 x", 1, id="two colons"),
+        pytest.param("\n\x00", 1, id="control characters"),
+    ],
+)
+def test_what_people_write_into_the_annotation_is_done_or_passed_over(
+    annotation: str, percent: int
+) -> None:
+    async def work() -> None:
+        rig = Rig()
+        async with rig.running():
+            await begun(rig, canary({"percent": 1}, {"percent": 2}, {"percent": 3}))
+            patch = {"metadata": {"annotations": {ANNOTATION_ROLLOUT: annotation}}}
+            await rig.cluster.real.merge_patch(SCRIPTS, SCRIPT, patch, field_manager="kubectl")
+            await rig.sync()
+            await caught_up(rig)
+            assert (await rollout(rig)).percent == percent
+
+    finish(work())
+
+
+@pytest.mark.parametrize(
     ("action", "revision", "why"),
     [
         pytest.param(Action.PROMOTE, None, "NothingToPromote", id="nothing to promote"),

@@ -7,7 +7,12 @@ import hashlib
 import pytest
 
 from reconciler.api.script import RunStatus, ScriptStatus
-from reconciler.controllers.scripts import ARTIFACT_RETRY, LOAD_PATIENCE
+from reconciler.controllers.scripts import (
+    ARTIFACT_RETRY,
+    COUNT_SECONDS,
+    LOAD_PATIENCE,
+    REGISTER_RETRY,
+)
 from reconciler.controllers.statuses import RESULTS_INTERVAL, SETTLE, TRANSITION_INTERVAL
 from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS
 from reconciler.core.runs import Cause, ExecutorId, Outcome, Write
@@ -310,6 +315,22 @@ def test_register_may_hold_a_package_and_the_executor_is_told_which():
     finish(check())
 
 
+def test_what_a_register_lacked_is_fetched_once_somebody_has_pushed_it():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor = await deployed(rig, manifest=ELSEWHERE)
+            assert told(await rig.status()) == stalled("ArtifactNotFound")
+            rig.registers.files[f"{REGISTER}/thermostat/1.0.0.js"] = CODE
+            await rig.clock.advance(REGISTER_RETRY.total_seconds())
+            await load(rig, executor)
+            await answer_all(rig, executor)
+            await caught_up(rig)
+            assert told(await rig.status()) == [*READY, SUCCEEDING]
+
+    finish(check())
+
+
 def test_register_that_does_not_answer_never_lends_a_new_version_the_bytes_of_the_old():
     async def check() -> None:
         rig = Rig()
@@ -551,6 +572,7 @@ def test_listener_is_told_of_every_status_and_whether_it_is_a_transition():
             rig.statuses_told.clear()
             await rig.report("31")
             await answer_all(rig, executor)
+            await rig.clock.advance(COUNT_SECONDS)
             await rig.report("32")
             await answer_all(rig, executor, outcome=Outcome.FAILED)
             assert [(s.runs, transition) for s, transition in rig.statuses_told] == [

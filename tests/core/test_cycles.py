@@ -54,7 +54,7 @@ def test_a_node_is_in_a_circle_when_it_can_be_reached_from_itself(edges):
     assert {n for group in circles(edges) for n in group} == {n for n in edges if n in reached(n)}
 
 
-def script(name: str, *waits_for: str, reads: tuple[str, ...] = ()) -> Desired:
+def script(name: str, *waits_for: str, reads: tuple[str, ...] = (), **parts: object) -> Desired:
     spec = {
         "manifest": {"scriptType": "Js", "name": name, "version": "1"},
         "readSelector": {"matchNames": {device: device for device in reads}},
@@ -63,7 +63,7 @@ def script(name: str, *waits_for: str, reads: tuple[str, ...] = ()) -> Desired:
     wanted = [{"name": other} for other in waits_for]
     return Desired(
         reference=Reference("Script", "default", name),
-        document={"spec": {**spec, "dependsOn": wanted}},
+        document={"spec": {**spec, "dependsOn": wanted, **parts}},
         digest="",
         path=PATH,
         line=1,
@@ -92,6 +92,23 @@ def test_scripts_that_wait_for_each_other_are_errors_and_unknown_ones_notes():
         ),
         ("error", "DependencyCycle", "Script default/a", "/spec/dependsOn", wait),
         ("error", "DependencyCycle", "Script default/b", "/spec/dependsOn", wait),
+    ]
+
+
+def test_one_that_depends_on_a_later_wave_waits_for_ever_and_is_an_error():
+    scripts = keyed(
+        script("a", "b", "c"), script("b", wave=1), script("c", "d", wave=-1), script("d", wave=-1)
+    )
+    found = [
+        (it.severity, it.reason, str(it.reference), it.pointer, it.message)
+        for it in cycles.dependencies(scripts, Places({}))
+    ]
+    why = (
+        "Script default/b is of wave 1, which waits for wave 0 and so for Script default/a: "
+        "none of the two is deployed; remove the dependsOn or change a wave"
+    )
+    assert found == [
+        ("error", "DependencyOfLaterWave", "Script default/a", "/spec/dependsOn/0/name", why)
     ]
 
 

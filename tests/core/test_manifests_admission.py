@@ -37,7 +37,8 @@ def spec(line: str) -> str:
             spec("executePolicy: {zzz: 1}"),
             6,
             "/spec/executePolicy/zzz",
-            'unknown field "zzz"; known here: readChange, webhook, cron, qos, runOnDeploy',
+            'unknown field "zzz"; known here: readChange, when, debounce, throttle, webhook, cron, '
+            "startingDeadline, jitter, qos, runOnDeploy",
             id="a field that resembles none",
         ),
         pytest.param(
@@ -238,6 +239,16 @@ def spec(line: str) -> str:
             "this repository may not deploy one",
             id="a repository that brings another",
         ),
+        pytest.param(
+            spec(
+                "readSelector: {matchNames: {sensor: s1}}\n"
+                "  executePolicy: {readChange: true, when: [{read: senser, property: level}]}"
+            ),
+            7,
+            "/spec/executePolicy/when/0/read",
+            'readSelector names no "senser"; did you mean "sensor"?',
+            id="a condition on a device that the script does not read",
+        ),
     ],
 )
 def test_a_finding_names_its_place_and_the_fix(
@@ -283,6 +294,12 @@ def test_all_findings_of_a_document_are_named() -> None:
             "/spec/readSelector",
             "readChange never runs it, because readSelector names no Device; name one",
             id="a selector that matches nothing",
+        ),
+        pytest.param(
+            spec("executePolicy: {debounce: 2s}"),
+            "/spec/executePolicy",
+            "when, debounce and throttle judge readChange, which is off; set it to true",
+            id="a debounce of nothing",
         ),
         pytest.param(
             device("lamp").replace("{name: power}", "{name: power, desired: {value: a b}}"),

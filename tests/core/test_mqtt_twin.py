@@ -24,12 +24,28 @@ def test_topic_names_namespace_and_device():
     [
         pytest.param(
             "$hw/events/device/default/thermometer/twin/update",
-            (THERMOMETER, "twin/update"),
+            (THERMOMETER, "twin/update", False),
             id="an update",
         ),
         pytest.param(
+            "$hw/events/device/thermometer/twin/update",
+            (THERMOMETER, "twin/update", True),
+            id="an update of a device that is named without its namespace",
+        ),
+        pytest.param(
+            "$hw/events/device/twin/twin/update/delta",
+            (ObjectKey("default", "twin"), "twin/update/delta", True),
+            id="a device called as a part of the suffix",
+        ),
+        pytest.param(
+            "$hw/events/device/state/twin/state/update",
+            (ObjectKey("state", "twin"), "state/update", False),
+            id="and a namespace",
+        ),
+        pytest.param("$hw/events/device/thermometer/updated", None, id="attributes"),
+        pytest.param(
             "$hw/events/device/default/thermometer/twin/update/delta",
-            (THERMOMETER, "twin/update/delta"),
+            (THERMOMETER, "twin/update/delta", False),
             id="a delta",
         ),
         pytest.param("$hw/events/node/edge-1/membership/get", None, id="a node's topic"),
@@ -190,3 +206,53 @@ def test_rejection_carries_code_and_reason():
         "code": 404,
         "reason": "no such device",
     }
+
+
+def test_delta_names_what_differs_and_carries_all_that_is_wanted():
+    twins = {
+        "fan": Twin(expected="on", actual="off"),
+        "lamp": Twin(expected="on", actual="on"),
+        "temperature": Twin(actual="21"),
+        "door": Twin(expected="shut"),
+    }
+    document = orjson.loads(mqtt_twin.encode_delta(twins, timestamp_ms=5) or b"")
+    assert document["delta"] == {"fan": "on", "door": "shut"}
+    assert document["twin"] == {
+        "fan": {
+            "expected": {"value": "on", "metadata": {"timestamp": 5}},
+            "actual": {"value": "off", "metadata": {"timestamp": 5}},
+            "metadata": {"type": "string"},
+        },
+        "lamp": {
+            "expected": {"value": "on", "metadata": {"timestamp": 5}},
+            "actual": {"value": "on", "metadata": {"timestamp": 5}},
+            "metadata": {"type": "string"},
+        },
+        "door": {
+            "expected": {"value": "shut", "metadata": {"timestamp": 5}},
+            "metadata": {"type": "string"},
+        },
+    }
+
+
+def test_there_is_no_delta_of_a_device_that_is_as_it_is_wanted():
+    assert (
+        mqtt_twin.encode_delta({"lamp": Twin(expected="on", actual="on")}, timestamp_ms=5) is None
+    )
+
+
+@pytest.mark.parametrize("state", ["online", "offline", "ok", "unhealthy", "unknown"])
+def test_state_is_one_that_an_edge_takes(state):
+    payload = orjson.dumps({"event_id": "7", "timestamp": 5, "state": state})
+    assert mqtt_twin.decode_state(payload) == (state, "7")
+
+
+@pytest.mark.parametrize("state", ["", "Online", "on fire", None, 7, ["online"]])
+def test_other_states_are_refused(state):
+    with pytest.raises(TwinMessageInvalid):
+        mqtt_twin.decode_state(orjson.dumps({"state": state}))
+
+
+def test_the_event_id_of_a_get_is_told_back_up_to_a_length():
+    assert mqtt_twin.decode_get(b'{"event_id":"7","timestamp":5}') == "7"
+    assert len(mqtt_twin.decode_get(orjson.dumps({"event_id": "x" * 9_999}))) == 256

@@ -386,6 +386,14 @@ def test_of_the_status_in_a_manifest_only_what_declares_twins_is_created():
             id="nobody knows the kind",
         ),
         pytest.param(
+            manifest("DeviceMapper", "m", {}, api_version="devices.kubeedge.io/v1beta1"),
+            None,
+            SkipReason.NOT_SERVED,
+            "this cluster does not take DeviceMapper of devices.kubeedge.io/v1beta1; install the "
+            "CRDs of KubeEdge",
+            id="KubeEdge is not there",
+        ),
+        pytest.param(
             manifest("Device", "d", {"properties": [{"name": "a"}, {"name": "a"}]}),
             None,
             SkipReason.PROPERTIES_INVALID,
@@ -549,3 +557,76 @@ def test_what_failed_counts_as_skipped():
     change_set = make(SCRIPT, MODEL).change_set().without([SCRIPT.reference])
     assert change_set == ChangeSet(created=(MODEL.reference,), skipped=(SCRIPT.reference,))
     assert change_set.without([]) is change_set
+
+
+def rule(name: str, **spec: object) -> Manifest:
+    return manifest("Script", name, {"manifest": {"name": "test", "version": "1"}, **spec})
+
+
+def test_scripts_are_in_the_order_of_waves_and_dependencies():
+    made = make(
+        rule("a", wave=1),
+        rule("b", dependsOn=[{"name": "c"}]),
+        rule("c"),
+        rule("d", wave=-1),
+        DEVICE,
+    )
+    assert [(s.reference.name, getattr(s, "rank", None)) for s in made.steps] == [
+        ("switch", None),
+        ("d", (-1, 0)),
+        ("c", (0, 0)),
+        ("b", (0, 1)),
+        ("a", (1, 0)),
+    ]
+
+
+def test_a_script_that_cannot_be_read_keeps_later_waves_as_they_are_and_nothing_else():
+    """It is known by what is live of it alone."""
+    broken = rule("broken", wave=1)
+    later, beside, before = rule("later", wave=2), rule("beside", wave=1), rule("before")
+    made = make(
+        later,
+        beside,
+        before,
+        DEVICE,
+        held=frozenset({broken.reference}),
+        live={
+            broken.reference: live(broken),
+            later.reference: live(later, annotations=marks("older")),
+        },
+    )
+    assert [(s.reference.name, type(s)) for s in made.steps] == [
+        ("switch", Create),
+        ("before", Apply),
+        ("beside", Apply),
+        ("later", Skip),
+    ]
+    skip = made.steps[-1]
+    assert skip == Skip(
+        later.reference,
+        SkipReason.WAVE,
+        "Script default/later is of wave 2 and stays as it is: Script default/broken of wave 1 "
+        "could not be deployed",
+    )
+    assert (skip.is_problem, skip.may_pass) == (True, True)
+
+
+def test_a_script_that_lacks_its_artifact_or_belongs_to_others_keeps_back_what_depends_on_it():
+    lacking, taken = rule("lacking"), rule("taken")
+    theirs = live(taken, labels={f"{PREFIX}/repository-uid": "another"})
+    made = make(
+        rule("a", dependsOn=[{"name": "lacking"}]),
+        rule("b", dependsOn=[{"name": "taken"}]),
+        rule("c", dependsOn=[{"name": "b"}]),
+        rule("d"),
+        taken,
+        held=frozenset({lacking.reference}),
+        live={taken.reference: theirs},
+    )
+    assert {s.reference.name: getattr(s, "reason", None) for s in made.steps} == {
+        "a": SkipReason.DEPENDENCY,
+        "b": SkipReason.DEPENDENCY,
+        "c": SkipReason.DEPENDENCY,
+        "d": None,
+        "taken": SkipReason.OWNED_BY_ANOTHER,
+    }

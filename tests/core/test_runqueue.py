@@ -205,6 +205,31 @@ def test_full_queue_refuses_until_something_was_taken():
     assert offered == [Offered.QUEUED, Offered.QUEUED, Offered.REFUSED, Offered.QUEUED]
 
 
+def test_large_events_fill_the_queue_before_they_fill_memory():
+    """A thousand webhooks of one Script may be 64 MB, and a team has many Scripts."""
+    queue = RunQueue(per_script_bytes=100, total_bytes=150)
+
+    def offer(name: str, script: ObjectKey, size: int) -> Offered:
+        return queue.offer(run(name, script, event=b"x" * size), coalesce=False)
+
+    assert [offer("1", A, 300), offer("2", A, 1), offer("3", C, 1)] == [
+        Offered.QUEUED,  # alone, it has to be taken: nothing would ever take it otherwise
+        Offered.REFUSED,
+        Offered.REFUSED,
+    ]
+    assert queue.offer(run("4", A), coalesce=False) is Offered.QUEUED
+    finish(queue, queue.take(10))
+
+    assert [offer("5", A, 60), offer("6", A, 60), offer("7", A, 40)] == [
+        Offered.QUEUED,
+        Offered.REFUSED,
+        Offered.QUEUED,
+    ]
+    assert [offer("8", B, 60), offer("9", B, 50)] == [Offered.REFUSED, Offered.QUEUED]
+    queue.drop(A)
+    assert offer("10", C, 100) is Offered.QUEUED
+
+
 def test_change_of_a_device_is_taken_in_however_many_webhooks_wait():
     queue = RunQueue(per_script=2, total=2)
     for n in range(3):

@@ -44,6 +44,8 @@ def test_whatever_main_returns_is_discarded(runner: asyncio.Runner, value: str) 
         pytest.param("5n", "the script threw 5", id="a BigInt"),
         pytest.param("'text'", 'the script threw "text"', id="a string"),
         pytest.param("{}", "the script threw an object that is not an Error", id="a plain object"),
+        pytest.param("{ code: 5 }", 'the script threw an object that is not an Error: {"code":5}', id="an object with something in it"),
+        pytest.param("{ toJSON() { throw 1 } }", "the script threw something that cannot be described", id="a throwing toJSON"),
         pytest.param("{ toString() { throw 1 } }", "the script threw an object that is not an Error", id="a throwing toString"),
         pytest.param("new Proxy({}, { get() { throw 1 } })", "the script threw something that cannot be described", id="a proxy with a throwing trap"),
         pytest.param("(() => { const { proxy, revoke } = Proxy.revocable({}, {}); revoke(); return proxy })()", "the script threw something that cannot be described", id="a revoked proxy"),

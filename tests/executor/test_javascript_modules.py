@@ -160,6 +160,11 @@ def test_a_binding_read_too_early_in_a_cycle_is_an_error_of_the_script() -> None
             id="a syntax error in a module",
         ),
         pytest.param(
+            "export function main(): void {}",
+            "SyntaxError: Expected '{', got ':' (rule/1.0.js:1:23)",
+            id="TypeScript that was not built",
+        ),
+        pytest.param(
             "function main() { return exports }\nlet a b; // import",
             "SyntaxError: Expected a semicolon (rule/1.0.js:2:7)",
             id="a syntax error in a script that speaks of modules",

@@ -90,9 +90,39 @@ def shown(source: str) -> list[str]:
         pytest.param("const p = fail(); const f = () => p; f();", id="a kept one that is dropped too"),
         pytest.param("fail(); await new Promise(() => {});", id="beside a promise that never settles"),
         pytest.param("class P extends Promise {} P.reject(await fail().catch((error) => error));", id="of a class of promises"),
+        pytest.param("const p = fail();", id="kept in a variable"),
+        pytest.param("let p; p = fail();", id="kept by an assignment"),
+        pytest.param("const o = {}; o.p = fail();", id="kept in a property"),
+        pytest.param("const o = { p: fail() };", id="kept in an object"),
+        pytest.param("const list = [fail(), 1];", id="kept in an array"),
+        pytest.param("const list = []; list.push(fail());", id="given to a method that keeps it"),
+        pytest.param("if (fail()) ;", id="tested"),
+        pytest.param("const text = `${fail()}`;", id="put into a text"),
+        pytest.param("const p = 1 && fail();", id="kept behind an and"),
+        pytest.param("const p = 0 ? 1 : fail();", id="kept from a branch"),
+        pytest.param("const p = fail().then(() => 1);", id="kept behind then"),
+        pytest.param("const p = fail(); p.finally(() => {}); ", id="kept and only waited for"),
+        pytest.param("const p = new Promise((_, no) => { fail().catch(no) });", id="a kept new Promise"),
+        pytest.param("const p = Promise.all([fail()]);", id="a kept Promise.all"),
+        pytest.param("const p = (async () => { await fail() })();", id="kept from a function where it stands"),
+        pytest.param("const o = { fail }; const p = o?.fail();", id="kept from an optional chain"),
+        pytest.param("const save = () => fail(); const p = save();", id="kept from a function that passes it on"),
+        pytest.param("function save() { if (1) return fail(); } const p = save();", id="kept from a function with return"),
+        pytest.param("class A { async save() { await fail() } } const p = new A().save();", id="kept from a method"),
+        pytest.param("class A { #save = async () => { await fail() }; go() { this.p = this.#save(); } } new A().go();", id="kept from a private field"),
+        pytest.param("const by = { async save() { await fail() } }; const p = by['sa' + 've']();", id="kept from a method with a computed name"),
+        pytest.param("[1].map(async () => { await fail() });", id="an async callback of map"),
+        pytest.param("const list = [1].map(async () => { await fail() });", id="an async callback of map that is kept"),
+        pytest.param("const list = [1].map((x) => fail(x));", id="a short callback of map"),
+        pytest.param("const list = [1].map((x) => { return fail(x) });", id="a callback of map with return"),
+        pytest.param("const list = [1].map(fail);", id="a named callback of map"),
+        pytest.param("const list = [1].filter(async () => { await fail() });", id="an async callback of filter"),
+        pytest.param("await new Promise(async (done) => { done(); await fail() });", id="an async function given to new Promise"),
+        pytest.param("const later = (f) => { f(); }; later(async () => { await fail() });", id="an async callback of the script's own"),
+        pytest.param("const p = fail(); await new Promise((done) => setTimeout(done, 5)); if (!p) await p;", id="kept and awaited on another way"),
     ],
 )  # fmt: skip
-def test_a_dropped_promise_that_is_rejected_fails_the_run(dropped: str) -> None:
+def test_a_promise_that_is_dropped_or_forgotten_and_rejected_fails_the_run(dropped: str) -> None:
     source = f"{FAIL}async function main() {{\n{dropped}\n}}"
     assert result(source) == [Outcome.FAILED, BOOM, [], []]
 
@@ -114,6 +144,24 @@ def test_a_dropped_promise_that_is_rejected_fails_the_run(dropped: str) -> None:
         pytest.param("class P extends Promise { constructor(f) { super(f); } } try { await new P((_, no) => no(1)) } catch {}", id="super in a class of promises"),
         pytest.param("new Promise(() => {});", id="one that stays pending"),
         pytest.param("({ then(yes, no) { no(new Error('boom')) } }).x;", id="a thenable that nobody calls"),
+        pytest.param("const p = fail(); try { await p } catch {}", id="kept and awaited"),
+        pytest.param("const list = [fail(), fail()]; await Promise.allSettled(list);", id="kept in an array and settled"),
+        pytest.param("const list = [1].map(async () => { await fail() }); await Promise.all(list).catch(() => {});", id="a kept map, and all of it handled"),
+        pytest.param("await Promise.all([1].map(async () => { await fail() })).catch(() => {});", id="a map in Promise.all"),
+        pytest.param("const list = []; list.push(fail()); for (const p of list) { try { await p } catch {} }", id="awaited one after the other"),
+        pytest.param("try { for await (const x of [fail()]) ; } catch {}", id="for await over an array"),
+        pytest.param("const all = new Set([fail()]); try { for await (const x of all) ; } catch {}", id="for await over a set"),
+        pytest.param("function* g() { yield fail() } try { for await (const x of g()) ; } catch {}", id="for await over a generator"),
+        pytest.param("async function* g() { yield* [fail()] } try { for await (const x of g()) ; } catch {}", id="yielded one by one by an async generator"),
+        pytest.param("try { await Array.fromAsync([fail()]) } catch {}", id="Array.fromAsync"),
+        pytest.param("try { for await (const x of (1, [fail()])) ; } catch {}", id="for await over the last of a sequence"),
+        pytest.param("const o = { p: fail() }; const { p } = o; await p.catch(() => {});", id="kept in an object, handled by another name"),
+        pytest.param("const late = new Promise((_, no) => { setTimeout(no, 5) }); await Promise.race([late, 1]); await new Promise((done) => setTimeout(done, 9));", id="the loser of a race"),
+        pytest.param("const p = fail(); const q = (async () => p)(); await q.catch(() => {});", id="kept, and returned by an async function"),
+        pytest.param("const p = fail(); const q = new Promise((yes) => yes(p)); await q.catch(() => {});", id="kept, and what another is resolved with"),
+        pytest.param("const save = () => fail(); await save().catch(() => {});", id="passed on and handled"),
+        pytest.param("const { promise, reject } = Promise.withResolvers(); reject(1); try { await promise } catch {}", id="one that is settled by hand"),
+        pytest.param("const all = { map(f) { this.p = f() } }; all.map(async () => { await fail() }); try { await all.p } catch {}", id="a map that keeps what its callback gives"),
     ],
 )  # fmt: skip
 def test_a_promise_that_is_handled_fails_nothing(kept: str) -> None:
@@ -129,7 +177,7 @@ def test_a_promise_that_is_handled_fails_nothing(kept: str) -> None:
         pytest.param("Promise.reject({});", "rejected with an object that is not an Error (rule.js:2:1)", id="an object"),
         pytest.param("Promise.reject(new Proxy({}, { get() { throw 1 } }));", "rejected with something that cannot be described (rule.js:2:1)", id="a trap"),
         pytest.param("g(); g(); Promise.resolve(g(g())).then(() => null.x); function g() {}", "TypeError: Cannot read properties of null (reading 'x') (rule.js:2:51)", id="behind others in its line"),
-        pytest.param("queueMicrotask(() => Promise.reject(1));", "rejected with 1", id="from a callback of the host"),
+        pytest.param("queueMicrotask(() => Promise.reject(1));", "rejected with 1 (rule.js:2:22)", id="from a callback of the host"),
     ],
 )  # fmt: skip
 def test_the_message_says_what_it_was_and_where(statement: str, message: str) -> None:
@@ -217,6 +265,11 @@ def test_a_run_that_waits_for_a_reply_is_judged_when_it_has_it() -> None:
         pytest.param("const a = 1\n/* c */ f() // d\nf()\nconst b = `${f()}`\nconsole.log(a)", ["1"], id="comments and lines"),
         pytest.param("const seen = []; for (const k of ['x', 'y']) { (seen.push(k), f()) } console.log(seen.join());", ["x,y"], id="a loop"),
         pytest.param("const s = new Error().stack.split('\\n').length; console.log(s > 1); f();", ["true"], id="a stack"),
+        pytest.param("const o = null; const p = o?.f().x.f(); const q = o?.f(o.f()); console.log(p, q);", ["undefined undefined"], id="a kept chain that ends early"),
+        pytest.param("const a = { async f() { return this === a } }; const p = a.f(); console.log(await p, await a['f'](), await a?.f());", ["true true true"], id="a kept call has its this"),
+        pytest.param("class A { async f() { return 1 } } class B extends A { async f() { const p = super.f(); return await p } } console.log(await new B().f());", ["1"], id="a kept call of super"),
+        pytest.param("const p = (f)(), q = (0, f)(), r = new (Promise)((yes) => yes(1)); console.log(await p, await q, await r);", ["undefined undefined 1"], id="parentheses"),
+        pytest.param("const h = async () => 1; const own = (g) => g; console.log(own(h) === h, [h].includes(h));", ["true true"], id="a function that is given and given back"),
     ],
 )  # fmt: skip
 def test_nothing_shows_that_a_script_is_watched(body: str, lines: Sequence[str]) -> None:
@@ -298,6 +351,9 @@ def watched(source: str) -> tuple[str, str]:
     [
         pytest.param("function main() { f(); g() }", id="no word of promises"),
         pytest.param("async function main() { await f() }", id="nothing dropped"),
+        pytest.param("async function main() { const x = g(Math.max(1, 2)); const y = o.h(x)[0]; await f(y) }", id="kept values that no promise is known of"),
+        pytest.param("async function main() { const [a, b] = await Promise.all([fetch('a'), fetch('b')]); const t = await a.text(); const u = (await b.json()).x }", id="promises that are awaited where they stand"),
+        pytest.param("const save = () => fetch('a'); async function main() { await save(); return save() }", id="promises that are passed on"),
         pytest.param("async function main() { console.log(1); Device.setDeviceStatus('a', 'b', 1); await Device.commitDevice('a') }", id="only what the host answers at once"),
         pytest.param("async function main() { f( }", id="no script"),
         pytest.param("export async function main() { f() }", id="a module, before it is linked"),
@@ -314,6 +370,10 @@ def test_what_drops_no_promise_runs_as_it_was_written(source: str) -> None:
         pytest.param("const Device = f; async () => {}; Device.setDeviceStatus()", "const Device = f; async () => {}; $ops_d(Device.setDeviceStatus(),0,$ops_d)", id="another Device"),
         pytest.param("async () => { f(); await g() }", "async () => { $ops_d(f(),0,$ops_d); await $ops_a(g(),$ops_a) }", id="a call and an await"),
         pytest.param("async () => { setTimeout.x; await g() }", "async () => { setTimeout.x; await $ops_a(g(),$ops_a) }", id="timers"),
+        pytest.param("async function f() {} const p = f(g(), f())", "async function f() {} const p = $ops_d(f(g(), $ops_d(f(),1,$ops_d)),0,$ops_d)", id="kept calls"),
+        pytest.param("f(async () => {}); g(async () => {}).then(async () => {})", "$ops_d(f($ops_c(async () => {},$ops_c)),0,$ops_d); $ops_d(g($ops_c(async () => {},$ops_c)).then(async () => {}),2,$ops_d)", id="callbacks"),
+        pytest.param("x.map(async () => {}); const p = x?.map(async () => {}), q = Promise.all(x.map(async () => {}))", "$ops_m(x.map(async () => {}),0,$ops_m); const p = x?.map($ops_c(async () => {},$ops_c)), q = $ops_d(Promise.all(x.map(async () => {})),2,$ops_d)", id="maps"),
+        pytest.param("async () => { f(); for await (const x of y) ; }", "async () => { $ops_d(f(),0,$ops_d); for await (const x of $ops_i(y,$ops_i)) ; }", id="for await"),
         pytest.param("async () => { await (f(), g()) }", "async () => { await ($ops_s(($ops_d(f(),1,$ops_d), g()),$ops_s)) }", id="a sequence"),
     ],
 )  # fmt: skip
@@ -321,7 +381,7 @@ def test_what_is_put_into_a_script(source: str, text: str) -> None:
     assert watched(source)[0] == text
 
 
-PUT_IN = re.compile(r"\$ops_(?:[acd]\(|s\(\()|,\$ops_[ac]\)|\),\$ops_s\)|,\d+,\$ops_d\)")
+PUT_IN = re.compile(r"\$ops_(?:[acdim]\(|s\(\()|,\$ops_[aci]\)|\),\$ops_s\)|,\d+,\$ops_[dm]\)")
 
 
 @pytest.mark.parametrize("name", ["linker/trace.js", "web/web.js", "web/src/body.js", "time.js"])

@@ -44,12 +44,18 @@ def test_a_command_line_that_makes_sense_is_taken(argv: list[str]) -> None:
 
 def test_log_lines_are_json_with_their_fields() -> None:
     record = logging.makeLogRecord(
-        {"name": "executor.x", "levelname": "INFO", "msg": "connected", "executor": "e-1"}
+        {
+            "name": "executor.x",
+            "levelname": "INFO",
+            "msg": "connected",
+            "executor": "e-1",
+            "created": 1753257600.1234,
+        }
     )
-    line = json.loads(main.JsonFormatter().format(record))
-    line.pop("time")
-    assert line == {
-        "level": "INFO",
+    # As the controller's: RFC 3339 with the offset, and levels in lower case.
+    assert json.loads(main.JsonFormatter().format(record)) == {
+        "time": "2025-07-23T08:00:00.123+00:00",
+        "level": "info",
         "logger": "executor.x",
         "message": "connected",
         "executor": "e-1",

@@ -49,6 +49,18 @@ def test_more_namespaces_than_workers_all_get_their_turn() -> None:
     assert asyncio.run(share()) == {Outcome.SUCCEEDED}
 
 
+def test_without_a_spare_there_is_one_worker_and_suspects_run_all_the_same() -> None:
+    async def alone() -> tuple[list[Outcome], int]:
+        async with pooled(workers=1, spare=False) as pool:
+            outcomes = [
+                (await pool.run(source, activation()))[0].outcome
+                for source in (b"function main() { for (;;) {} }",) * 2 + (GOOD,)
+            ]
+            return outcomes, len(workers_of(os.getpid()))
+
+    assert asyncio.run(alone()) == ([Outcome.TIMED_OUT, Outcome.TIMED_OUT, Outcome.SUCCEEDED], 1)
+
+
 def test_a_namespace_finds_its_worker_again_after_the_others_had_their_turn() -> None:
     async def turns() -> list[int]:
         async with pooled(workers=1) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.core.drift import FieldOwner
 from reconciler.core.objects import JsonObject, ObjectKey, Resource
+from reconciler.errors import Forbidden
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
 
@@ -37,12 +39,16 @@ class FakeCluster:
         self.real = EmbeddedCluster(clock=clock)
         self.calls: list[Call] = []
         self.emitted: list[ClusterEvent] = []
+        # Who did what to which kind, of what was not done as ourselves.
+        self.acted: list[tuple[str, str, str]] = []
         self._clock = clock
         self._errors: defaultdict[str, deque[Exception]] = defaultdict(deque)
         self._lasting: dict[str, Exception] = {}
         self._pages: deque[Page | Exception] = deque()
         self._batches: deque[Sequence[Sequence[WatchEvent]]] = deque()
         self._is_silent = False
+        self._account = ""
+        self._refused: set[tuple[str, str]] = set()
         self._broken: asyncio.Future[None] | None = None
 
     def fail(self, method: str, *errors: Exception, forever: bool = False) -> None:
@@ -72,6 +78,15 @@ class FakeCluster:
 
     def count(self, *methods: str) -> int:
         return sum(call.method in methods for call in self.calls)
+
+    def acting_as(self, account: ObjectKey) -> FakeCluster:
+        other = copy.copy(self)
+        other._account = str(account)
+        return other
+
+    def refuse(self, account: ObjectKey, method: str) -> None:
+        """As RBAC does what it does not grant."""
+        self._refused.add((str(account), method))
 
     async def resources(self) -> frozenset[Resource]:
         return await self.real.resources()
@@ -216,6 +231,10 @@ class FakeCluster:
 
     def _enter(self, method: str, resource: Resource, detail: str) -> None:
         self.calls.append(Call(method, resource, detail))
+        if self._account:
+            self.acted.append((self._account, method, resource.kind))
+        if (self._account, method) in self._refused:
+            raise Forbidden(f"{self._account} may not {method} {resource}")
         if self._errors[method]:
             raise self._errors[method].popleft()
         if method in self._lasting:

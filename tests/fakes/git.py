@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
 
-from reconciler.core import gitpaths
+from reconciler.core import gitpaths, notes
 from reconciler.core.gitpaths import Entry
-from reconciler.errors import PushRefused, ScriptOpsError, SourceInvalid
+from reconciler.errors import PushRefused, ScriptOpsError, SourceInvalid, SourceUnverified
 from reconciler.ports.git import (
     DEFAULT_STATUS_OPTIONS,
     Commit,
@@ -24,6 +24,8 @@ from reconciler.ports.git import (
     Refusal,
     Remote,
     Reverted,
+    Signature,
+    SigningKeys,
     StatusOptions,
     TreeDiff,
     TreeId,
@@ -56,6 +58,10 @@ class FakeRemote:
         self.trees: dict[TreeId, Tree] = {}
         self.last_trees: dict[str, Tree] = {}
         self.fetches = 0
+        # Who signed a commit, or a tag that names it.
+        self.signed: dict[str, str] = {}
+        self.tagged: dict[str, str] = {}
+        self.verifications = 0
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def commit(
@@ -135,6 +141,17 @@ class FakeGit:
         if problem:
             raise SourceInvalid(f"the status ref {ref!r} {problem}")
         return FakeStatusRef(self._remote(remote), branch, options)
+
+    def notes_ref(
+        self,
+        remote: Remote,
+        ref: str,
+        options: StatusOptions = DEFAULT_STATUS_OPTIONS,
+    ) -> FakeNotesRef:
+        name = ref.removeprefix("refs/notes/")
+        if name == ref or gitpaths.ref_problem(name):
+            raise SourceInvalid(f"the notes ref {ref!r} is none")
+        return FakeNotesRef(self._remote(remote), ref)
 
     def _remote(self, remote: Remote) -> FakeRemote:
         if remote.url not in self.remotes:
@@ -225,6 +242,27 @@ class FakeSource:
         self._remote.trees[tree] = ours
         return Reverted(tree, count)
 
+    async def verify_commit(
+        self, commit: CommitId, keys: SigningKeys, *, timeout: timedelta
+    ) -> Signature:
+        return self._verify(commit, self._remote.signed, keys, "SignatureMissing")
+
+    async def verify_tag(
+        self, commit: CommitId, keys: SigningKeys, *, timeout: timedelta
+    ) -> Signature:
+        return self._verify(commit, self._remote.tagged, keys, "TagMissing")
+
+    def _verify(
+        self, commit: CommitId, by: Mapping[str, str], keys: SigningKeys, missing: str
+    ) -> Signature:
+        """`allowed_signers` here are names alone."""
+        self._remote.verifications += 1
+        if commit not in by:
+            raise SourceUnverified(f"{commit[:10]} is not signed", reason=missing)
+        if by[commit] not in keys.allowed_signers.split():
+            raise SourceUnverified(f"{commit[:10]} is signed by another", reason="SignerUnknown")
+        return Signature(by[commit], "SHA256:fake")
+
     async def changes(self, branch: str) -> AsyncIterator[None]:
         if not self._remote.is_local:
             await asyncio.Event().wait()
@@ -271,6 +309,34 @@ class FakeStatusRef:
         if len(commits.get(self._branch, ())) >= self._options.history:
             commits[f"{self._branch}.1"] = commits.pop(self._branch)
         return self._remote.set_tree(self._branch, tree, message)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeNotesRef:
+    """Keeps the promises of `NotesRef`. A note lies in a file that is named after its commit."""
+
+    def __init__(self, remote: FakeRemote, ref: str) -> None:
+        self._remote = remote
+        self._ref = ref
+        self.is_closed = False
+
+    async def put(
+        self, lines: Mapping[CommitId, str], *, owner: str, message: str, timeout: timedelta
+    ) -> CommitId | None:
+        if self._remote.fault is not None:
+            raise self._remote.fault
+        before = self._remote.files(self._ref)
+        after = {
+            **before,
+            **{c: notes.with_line(before.get(c, b""), owner, line) for c, line in lines.items()},
+        }
+        if after == before:
+            return None
+        if self._remote.hook is not None:
+            raise PushRefused(f"the repository refuses a push to {self._ref}: {self._remote.hook}")
+        return self._remote.commit({**after}, self._ref, message)
 
     def close(self) -> None:
         self.is_closed = True

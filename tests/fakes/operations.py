@@ -22,6 +22,7 @@ class FakeOperations:
     repository_documents: list[JsonObject] = field(default_factory=list)
     device_documents: list[JsonObject] = field(default_factory=list)
     run_documents: list[JsonObject] = field(default_factory=list)
+    executor_documents: list[JsonObject] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     refusals: dict[ObjectKey, Exception] = field(default_factory=dict)
     recording_documents: list[JsonObject] = field(default_factory=list)
@@ -39,6 +40,9 @@ class FakeOperations:
     def devices(self, namespace: str | None = None) -> Sequence[JsonObject]:
         return _within(self.device_documents, namespace)
 
+    def executors(self) -> Sequence[JsonObject]:
+        return self.executor_documents
+
     def runs(
         self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
     ) -> Sequence[JsonObject]:
@@ -51,6 +55,10 @@ class FakeOperations:
 
     def run(self, run_id: RunId) -> JsonObject | None:
         return next((run for run in self.run_documents if text(run.get("id")) == run_id), None)
+
+    async def outcome(self, run_id: RunId, *, seconds: float) -> JsonObject | None:
+        """Finished runs only, at once."""
+        return self.run(run_id)
 
     async def recording(self, run_id: RunId) -> JsonObject | None:
         found = (it for it in self.recording_documents if text(it.get("id")) == run_id)
@@ -76,6 +84,11 @@ class FakeOperations:
             raise ObjectNotFound(f"there is no Script {script}")
         self.triggered.append((script, cause, event))
         return RunId(f"run-{len(self.triggered)}")
+
+    def explain(self, script: ObjectKey) -> JsonObject:
+        if not any(key_of(document) == script for document in self.script_documents):
+            raise ObjectNotFound(f"there is no Script {script}")
+        return {"kind": "Explanation", "script": script._asdict()}
 
     async def roll_out(
         self, script: ObjectKey, action: Action, *, revision: int | None = None

@@ -50,6 +50,9 @@ class FakeRegistry:
         self._blobs[digest] = content
         return digest
 
+    def stored(self) -> frozenset[str]:
+        return frozenset(self._stored)
+
     def discard(self, digest: str) -> None:
         self._stored.discard(digest)
         self._sweep()

@@ -20,7 +20,10 @@ from tests.support.system import ROOT, System, executor, kubernetes, serving, se
 
 @dataclass
 class Kubernetes:
-    """An API server with our kinds, a controller and an executor at it, and all they wrote."""
+    """An API server with our kinds, a controller and an executor at it, and all they wrote.
+
+    The controller is the ServiceAccount that we ship.
+    """
 
     kube: KubeServer
     system: System
@@ -37,7 +40,10 @@ def running_on(
         layout.install(kube)
     with (
         watching(kube) as watch,
-        serving(settings(folder / "data", **kubernetes(kube.kubeconfig))) as system,
+        serving(
+            settings(folder / "data", **kubernetes(kube.controller_kubeconfig)),
+            operator=kube.kubeconfig,
+        ) as system,
         executor(system.grpc, folder / "executor.log"),
     ):
         yield Kubernetes(kube, system, watch)

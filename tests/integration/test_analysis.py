@@ -12,8 +12,7 @@ from reconciler.adapters import analysis
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runs import ScriptRef
 from reconciler.core.uses import ANYTHING, Uses
-from reconciler.main.laptop import Job, laptop
-from reconciler.main.testing import NOTHING
+from reconciler.main.laptop import NOTHING, Job, laptop
 
 SOURCES = {
     "plain names": 'Device.getDeviceStatus("a", "x"); Device.setDeviceStatus("b", "y", 1);',

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,7 @@ def repository(tmp_path):
     shutil.copytree(template.folder(), root)
     write(root, "src/thermostat/main.ts", RULE)
     write(root, "src/thermostat/limits.ts", LIMITS)
+    write(root, SCRIPT, "// Built by scriptops build from an earlier source.\n")
     return root
 
 
@@ -184,6 +189,16 @@ def test_what_is_wrong_is_told_with_its_place_and_nothing_is_built(
     assert (repository / SCRIPT).read_bytes() == before
 
 
+def test_what_a_module_further_down_imports_in_vain_is_told_with_that_module(scriptops, repository):
+    write(repository, "src/thermostat/limits.ts", f'export * from "node:fs";\n{LIMITS}')
+    code, out, _ = scriptops("build", str(repository))
+    assert code == 1
+    assert out == (
+        'src/thermostat/limits.ts  NotBundled  "node:fs" is a part of Node or Deno, which rules do '
+        "not have; use the Web APIs\n"
+    )
+
+
 def test_check_writes_nothing_and_says_what_is_not_current(scriptops, repository):
     before = (repository / SCRIPT).read_bytes()
     stale = (
@@ -275,6 +290,17 @@ def test_one_rule_that_is_wrong_does_not_keep_the_others_from_being_built(script
     assert not (repository / "scripts/broken").exists()
 
 
+def test_a_script_that_somebody_wrote_by_hand_is_not_overwritten(scriptops, repository):
+    write(repository, SCRIPT, "function main() {}\n")
+    code, out, _ = scriptops("build", str(repository))
+    assert code == 1
+    assert out == (
+        "src/thermostat/main.ts  NotBuiltHere  scripts/thermostat/1.0.0.js was written by hand; raise "
+        "the version in src/thermostat/package.json, or delete that file to take its place\n"
+    )
+    assert (repository / SCRIPT).read_text() == "function main() {}\n"
+
+
 def test_a_rule_whose_version_nobody_names_is_told_how_to_name_it(scriptops, repository):
     write(repository, "src/nameless/main.ts", "export function main(): void {}")
     assert scriptops("build", str(repository / "src/nameless")).out == (
@@ -322,3 +348,36 @@ def test_the_types_of_scripts_written_as_they_run_are_kept_current(scriptops, tm
     shipped = template.folder() / "scripts"
     for path in ("thermostat/device.d.ts", "scriptops.d.ts"):
         assert (root / "scripts" / path).read_text() == (shipped / path).read_text()
+
+
+def test_watching_goes_on_when_there_is_nothing_to_build_for_a_while(tmp_path):
+    entry = tmp_path / "src/thermostat/main.js"
+    write(tmp_path, "src/thermostat/main.js", "export function main() {}")
+    write(tmp_path, "src/thermostat/package.json", '{"version": "1.0.0"}')
+    (tmp_path / "manifests").mkdir()
+    command = [sys.executable, "-m", "reconciler", "build", str(tmp_path), "--watch"]
+    watching = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        told = iter(watching.stderr.readline, "")
+        assert any(line.startswith("watching ") for line in told)
+        # The watch begins a moment later: a change is repeated until it has been seen.
+        seen = threading.Event()
+
+        def change_until_seen():
+            while not seen.wait(0.2):
+                entry.unlink(missing_ok=True)
+                (tmp_path / "src/other").write_text("")
+                (tmp_path / "src/other").unlink()
+
+        changing = threading.Thread(target=change_until_seen)
+        changing.start()
+        assert any(line.startswith("error: there is no rule to build") for line in told)
+        seen.set()
+        changing.join()
+        entry.write_text("export function main() { console.log(1); }")
+        assert any("written from src/thermostat/main.js" in line for line in told)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+    finally:
+        watching.kill()
+        watching.communicate()

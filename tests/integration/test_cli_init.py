@@ -102,7 +102,7 @@ def test_version_names_the_engines(scriptops):
     code, out, err = scriptops("version", "-o", "json")
     versions = json.loads(out)
     assert (code, err) == (0, "")
-    assert list(versions) == ["scriptops", "Python", "V8", "wasmtime", "libgit2"]
+    assert list(versions) == ["scriptops", "Python", "V8", "wasmtime", "libgit2", "OpenSSL"]
     assert all(number[0].isdigit() for number in versions.values())
     text = "".join(f"{name} {number}\n" for name, number in versions.items())
     assert scriptops("version") == scriptops("--version") == (0, text, "")

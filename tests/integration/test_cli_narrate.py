@@ -24,6 +24,7 @@ def tell(narrator: Narrator) -> None:
     narrator.chapter("A push")
     narrator.step("synced", "main@sha1:1a2b3c4, 6 created", took_ms=41.2)
     narrator.step("run", "door open\x1b[2J")
+    narrator.step("run", "heater TimedOut", has_failed=True)
     narrator.note("no broker at 127.0.0.1:1883")
     narrator.ready(places={"edit": "/tmp/rules", "open": "http://x"}, hints=["edit", "commit"])
     narrator.summary(SUMMARY)
@@ -37,6 +38,7 @@ def test_a_pipe_gets_plain_lines(capsys):
         "\nA push\n"
         "  ✓ synced          main@sha1:1a2b3c4, 6 created  41 ms\n"
         "  ✓ run             door open\\x1b[2J\n"
+        "  ✗ run             heater TimedOut\n"
         "  ! no broker at 127.0.0.1:1883\n"
         "\nReady\n"
         "  edit  /tmp/rules\n"

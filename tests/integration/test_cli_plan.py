@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from reconciler.adapters import template
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
-from reconciler.core.objects import DEVICE_MODELS_V1BETA1
+from reconciler.core.objects import DEVICE_MODELS_V1BETA1, SCRIPT_REPOSITORIES
 from tests.integration.command_line import CommandLine
 
 MODEL = {
@@ -19,6 +20,13 @@ MODEL = {
     "kind": "DeviceModel",
     "metadata": {"name": "thermometer", "namespace": "default"},
     "spec": {"protocol": "modbus"},
+}
+# Of a version that this cluster does not have.
+UNKNOWN = {
+    "apiVersion": "devices.kubeedge.io/v1alpha2",
+    "kind": "Device",
+    "metadata": {"name": "old"},
+    "spec": {"deviceModelRef": {"name": "thermometer"}},
 }
 
 
@@ -85,6 +93,20 @@ def test_plan_as_json(scriptops, places):
     }
 
 
+def test_what_cannot_be_deployed_is_a_finding_though_nothing_would_change(scriptops, places):
+    repository, data = places
+    shutil.rmtree(repository)
+    manifests = Path(repository) / "manifests"
+    manifests.mkdir(parents=True)
+    (manifests / "pod.yaml").write_text(json.dumps(UNKNOWN))
+    code, out, err = scriptops("plan", repository, "--cluster", "embedded", "--data", data)
+    assert (code, err) == (1, "1 skipped\n")
+    assert out == (
+        "! Device default/old  NotServed  this cluster does not take Device of "
+        "devices.kubeedge.io/v1alpha2; write apiVersion: devices.kubeedge.io/v1beta1\n"
+    )
+
+
 def test_plan_of_a_kubernetes_without_a_kubeconfig_is_an_error(scriptops, places, monkeypatch):
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -92,3 +114,23 @@ def test_plan_of_a_kubernetes_without_a_kubeconfig_is_an_error(scriptops, places
     code, out, err = scriptops("plan", places[0])
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
+
+
+def test_plan_of_a_repository_that_others_apply_is_empty(scriptops, places):
+    repository, data = places
+    document = {
+        "apiVersion": "hit.edu.cn/v1alpha1",
+        "kind": "ScriptRepository",
+        "metadata": {"name": "rules", "namespace": "default"},
+        "spec": {"url": repository, "apply": "None"},
+    }
+
+    async def create() -> None:
+        cluster = await EmbeddedCluster.open(Path(data) / "cluster", clock=SystemClock())
+        await cluster.create(SCRIPT_REPOSITORIES, document, field_manager="test")
+        await cluster.close()
+
+    asyncio.run(create())
+    asked = ("plan", repository, "--repository", "rules", "--cluster", "embedded", "--data", data)
+    code, out, _ = scriptops(*asked)
+    assert (code, out) == (0, "")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,30 @@ def test_all_findings_are_named_at_once_with_file_line_place_and_fix(scriptops, 
         "then none is applied"
     )
     assert err == "3 problems in 9 files; 9 objects can be deployed\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["."], id="findings"),
+        pytest.param(["gone"], id="an error"),
+        pytest.param(["--output", "xml"], id="a word that is no format"),
+        pytest.param(["--output", "json", "--no-engine"], id="for programs"),
+    ],
+)
+def test_the_program_that_loads_no_other_verb_says_the_same(
+    scriptops, repository, monkeypatch, arguments
+):
+    write(repository, "manifests/rules/b.yaml", "kind: [\n")
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("COLUMNS", "80")
+    done = subprocess.run(
+        [sys.executable, "-m", "reconciler", "validate", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == scriptops("validate", *arguments)
 
 
 def test_an_artifact_that_is_not_there_is_a_finding_with_its_place(scriptops, tmp_path):
@@ -390,3 +415,34 @@ def committed(repository: Path):
     git("add", "-A")
     git("commit", "-qm", "Start")
     return git
+
+
+def test_scripts_that_wait_for_each_other_and_for_a_later_wave_are_found(scriptops, tmp_path):
+    def waits(name: str, rest: str) -> None:
+        write(tmp_path, f"scripts/{name}/v1.js", "function main() {}")
+        manifest = MANIFEST.format(name=name, version="v1")
+        write(tmp_path, f"manifests/{name}.yaml", manifest + rest)
+
+    waits("a", "  dependsOn:\n    - name: b\n")
+    waits("b", "  dependsOn:\n    - name: c\n")
+    waits("c", "  dependsOn:\n    - name: a\n")
+    waits("d", "  dependsOn:\n    - name: b\n    - name: e\n")
+    waits("e", "  wave: 1\n")
+    waits("f", "  wave: 2\n  dependsOn:\n    - name: e\n")
+    code, out, err = scriptops("validate", str(tmp_path))
+    assert code == 1
+    circle = (
+        "DependencyCycle  default/a, default/b, default/c wait for each other, so none is "
+        "deployed; remove one dependsOn"
+    )
+    later = (
+        "DependencyOfLaterWave  Script default/e is of wave 1, which waits for wave 0 and so for "
+        "Script default/d: none of the two is deployed; remove the dependsOn or change a wave"
+    )
+    assert out.splitlines() == [
+        f"manifests/a.yaml:10 /spec/dependsOn  {circle}",
+        f"manifests/b.yaml:10 /spec/dependsOn  {circle}",
+        f"manifests/c.yaml:10 /spec/dependsOn  {circle}",
+        f"manifests/d.yaml:12 /spec/dependsOn/1/name  {later}",
+    ]
+    assert err.startswith("4 problems in 12 files")

@@ -25,7 +25,9 @@ GROUP = "/apis/hit.edu.cn/v1alpha1"
 @pytest.fixture
 def controller(kube: KubeServer, tmp_path: Path) -> Iterator[ControllerProcess]:
     kube.apply_crds(sorted((ROOT / "deploy" / "crds").glob("*.yaml")))
-    process = ControllerProcess(tmp_path, "--cluster=kubernetes", f"--kubeconfig={kube.kubeconfig}")
+    process = ControllerProcess(
+        tmp_path, "--cluster=kubernetes", f"--kubeconfig={kube.controller_kubeconfig}"
+    )
     yield process
     if process.code is None:
         process.stop()

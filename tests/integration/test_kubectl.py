@@ -59,9 +59,9 @@ def test_get_scripts_shows_what_runs_at_which_revision(
     head, bad, good = (
         line.split() for line in kubectl(running, team, "get", "scripts").splitlines()
     )
-    assert " ".join(head) == "NAME READY STATUS SCRIPT VERSION REVISION LAST RUN AGE"
+    assert " ".join(head) == "NAME READY STATUS SCRIPT VERSION REVISION OUTCOME LAST RUN AGE"
     assert good[:2] == ["good", "True"]
-    assert ["quiet", "1.0.0", f"main@sha1:{commit}"] == good[-5:-2]
+    assert ["quiet", "1.0.0", f"main@sha1:{commit}", "Succeeded"] == good[-6:-2]
     assert bad[:2] == ["bad", "False"]
 
 
@@ -70,8 +70,8 @@ def test_get_scripts_wide_shows_the_last_run_and_the_counters(
 ) -> None:
     running, team, _ = deployed
     head, good = kubectl(running, team, "get", "scripts", "good", "-o", "wide").splitlines()
-    assert head.split()[-6:] == ["OUTCOME", "ROLLOUT", "MESSAGE", "RUNS", "FAILURES", "DIGEST"]
-    assert good.split()[-4:-1] == ["Succeeded", "1", "0"]
+    assert head.split()[-5:] == ["ROLLOUT", "MESSAGE", "RUNS", "FAILURES", "DIGEST"]
+    assert good.split()[-3:-1] == ["1", "0"]
 
 
 def test_get_scriptrepositories_shows_what_was_applied(

@@ -162,7 +162,7 @@ def test_a_sample_device_takes_a_desired_value_and_nothing_else_of_it_changes(
     assert values
 
     async def write() -> Any:
-        cluster = await connect(kubeconfig=str(release.kube.kubeconfig))
+        cluster = await connect(kubeconfig=str(release.kube.controller_kubeconfig))
         try:
             patch = desired.patch(record, values, run_id="run-1")
             await cluster.json_patch(

@@ -67,10 +67,10 @@ def test_no_status_says_ready_before_an_executor_loaded_the_script(
         }
     )
     chosen = settings(
-        tmp_path / "data", **kubernetes(kube.kubeconfig), registers=frozenset({register})
+        tmp_path / "data", **kubernetes(kube.controller_kubeconfig), registers=frozenset({register})
     )
     good, bad, foreign = (ObjectKey(team, n) for n in ("good", "bad", "test-script"))
-    with watching(kube) as watch, serving(chosen) as system:
+    with watching(kube) as watch, serving(chosen, operator=kube.kubeconfig) as system:
         system.synced(system.repository(team, git.path), commit)
         for key in (good, bad, foreign):
             waiting = system.script_is(key, lambda o: reason(o)[1] == "ExecutorAbsent", "it waits")

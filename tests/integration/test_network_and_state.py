@@ -104,7 +104,7 @@ def test_a_rule_asks_a_service_that_manifest_and_operator_both_name(
             TEAM,
             "counter",
             run["id"],
-            f"{service}/count",
+            service,
             200,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
@@ -19,7 +20,7 @@ from reconciler.core.objects import (
 )
 from tests.support.gitserver import Repository
 from tests.support.kube import wait_until
-from tests.support.rulebook import HOUSE, INVERSE, documents, relay, script
+from tests.support.rulebook import HOUSE, INVERSE, QUIET, documents, relay, script
 from tests.support.statusfiles import status_files
 from tests.support.system import System, executor, serving, settings
 
@@ -170,3 +171,37 @@ def test_what_a_refused_folder_held_is_not_pruned_by_a_restart(
         mended = git.commit({"manifests/Hall/twin.yaml": None, "manifests/hall/more.yaml": None})
         system.synced(RULES, mended)
         wait_until(lambda: set(system.all(SCRIPTS, TEAM)) == {"relay"}, what="more is pruned")
+
+
+def test_versions_kept_for_a_script_that_went_while_down_go_with_the_next_start(
+    tmp_path: Path, git: Repository
+) -> None:
+    def rules(version: str) -> dict[str, bytes | None]:
+        kept = documents(script("kept", version=version, revisionHistoryLimit=2))
+        code = f"// {version}\n".encode() + QUIET
+        return {"manifests/kept.yaml": kept, f"scripts/quiet/{version}.js": code}
+
+    key = ObjectKey(TEAM, "kept")
+    with (
+        serving(settings(tmp_path / "data")) as system,
+        executor(system.grpc, tmp_path / "first.log"),
+    ):
+        system.repository(TEAM, git.path)
+        for version in ("1.0.0", "2.0.0"):
+            system.synced(RULES, git.commit(rules(version)))
+            system.ready(key)
+        stored = system.controller.registry.stored
+        wait_until(lambda: len(stored()) == 2, what="both versions are kept")
+
+    async def delete() -> None:
+        cluster = await EmbeddedCluster.open(tmp_path / "data" / "cluster", clock=SystemClock())
+        try:
+            live: Any = await cluster.get(SCRIPTS, key)
+            await cluster.delete(SCRIPTS, key, uid=live["metadata"]["uid"])
+        finally:
+            await cluster.close()
+
+    asyncio.run(delete())
+    git.commit({"manifests/kept.yaml": None, "manifests/other.yaml": documents(script("other"))})
+    with serving(settings(tmp_path / "data")) as system:
+        assert system.controller.registry.stored() == frozenset()

@@ -54,6 +54,17 @@ def test_folders_are_secrets_and_files_their_keys(tmp_path: Path) -> None:
     ]
 
 
+def test_scripts_are_given_what_was_said_to_be_for_them_and_nothing_else(tmp_path: Path) -> None:
+    folder = secrets(tmp_path)
+    (folder / "api").mkdir()
+    (folder / "api" / ".for-scripts").touch()
+    labels = {
+        it["metadata"]["name"]: it["metadata"].get("labels")
+        for it in secretfiles.documents(folder, "house")
+    }
+    assert labels == {"api": {"scriptops.hit.edu.cn/env": "true"}, "git": None, "push": None}
+
+
 def test_a_folder_that_is_no_name_says_so(tmp_path: Path) -> None:
     (tmp_path / "My Secret").mkdir()
     with pytest.raises(Stalled, match="My Secret cannot be the name of a Secret"):

@@ -92,6 +92,28 @@ def test_ramp_goes_up_to_its_end_and_down_again():
     ]
 
 
+def test_noise_blurs_what_is_reported_and_not_the_value():
+    config = {"simulate": "ramp", "from": 1, "to": 20, "every": 1000, "noise": 0.25}
+
+    async def story(simulator, clock):
+        simulator.observe(device(config))
+        await clock.advance(10)
+
+    told = [float(value) for _, _, value in simulate(story).history]
+    assert all(abs(value - exact) <= 0.25 for value, exact in zip(told, range(1, 12), strict=True))
+    assert len({value - exact for value, exact in zip(told, range(1, 12), strict=True)}) > 1
+
+
+def test_dropout_is_the_part_of_reports_that_get_lost():
+    config = {"simulate": "constant", "start": 1, "every": 1000, "dropout": 0.5}
+
+    async def story(simulator, clock):
+        simulator.observe(device(config))
+        await clock.advance(400)
+
+    assert 100 < len(simulate(story).history) < 300
+
+
 def test_toggle_flips():
     async def story(simulator, clock):
         simulator.observe(device({"simulate": "toggle", "every": 500}))

@@ -247,6 +247,16 @@ def test_a_webhook_queues_a_run_and_says_which(door: Door) -> None:
     ]
 
 
+def test_a_webhook_that_waits_is_answered_with_the_run_or_with_its_id(door: Door) -> None:
+    door.operations.run_documents.append({"id": "run-1", "outcome": "Failed"})
+
+    assert body(door.post(f"{HOOK}&wait=5", b"")) == (200, {"id": "run-1", "outcome": "Failed"})
+    assert body(door.post(f"{HOOK}&wait=5", b"")) == (202, {"runId": "run-2"})
+    for wrong in ("x", "-1", "56", "nan", ""):
+        assert door.post(f"{HOOK}&wait={wrong}", b"").refusal == (400, "WaitInvalid")
+    assert len(door.operations.triggered) == 2
+
+
 def test_a_manual_trigger_names_its_script_in_the_path(door: Door) -> None:
     path = "/api/v1alpha1/scripts/default/thermostat/trigger"
 
@@ -263,6 +273,7 @@ def test_a_manual_trigger_names_its_script_in_the_path(door: Door) -> None:
         pytest.param("", {}, id="no more parameters"),
         pytest.param("&level=3&unit=%C2%B0C", {"level": "3", "unit": "°C"}, id="parameters"),
         pytest.param("&a=1&a=2", {"a": ["1", "2"]}, id="a repeated one is a list"),
+        pytest.param("&wait=5", {"wait": "5"}, id="a GET never waits"),
         pytest.param("&a=1,2&b=", {"a": "1,2", "b": ""}, id="a comma is no list, empty is kept"),
     ],
 )

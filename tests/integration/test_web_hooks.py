@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import select
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -11,8 +14,8 @@ from reconciler.core.objects import ObjectKey
 from reconciler.core.pushes import Malformed
 from reconciler.errors import Forbidden, ObjectNotFound, Stalled
 from reconciler.ports.hooks import Heard
-from reconciler.web.gate import HOOK_BYTES
-from tests.integration.web_server import Door, listening, read
+from reconciler.web.gate import ALL_HOOKS_BYTES, HOOK_BYTES, LINGER_SECONDS
+from tests.integration.web_server import PATIENCE, Door, listening, read
 
 PATH = "/api/v1alpha1/repositories/house/rules/push"
 RULES = ObjectKey("house", "rules")
@@ -90,6 +93,69 @@ def test_an_endless_body_without_a_length_is_cut_off(door: Door) -> None:
             connection.sendall(chunk * (1 << 9))
     assert door.hooks.pushed == []
     assert door.ask("/healthz").status == 200
+
+
+def begun(length: int) -> bytes:
+    return f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def test_a_sender_of_too_much_hears_so_and_is_not_reset(door: Door) -> None:
+    """Whoever sends first and reads afterwards."""
+    size = HOOK_BYTES + HOOK_BYTES // 2
+    for _ in range(20):
+        raw = door.say(begun(size) + b" " * size)
+        assert (raw.split(b" ", 2)[1], b"BodyTooLarge" in raw) == (b"413", True)
+    assert door.hooks.pushed == []
+
+
+def test_who_goes_on_sending_drop_by_drop_after_a_refusal_is_cut_off(door: Door) -> None:
+    with door.dial() as connection:
+        connection.sendall(begun(1 << 30))
+        refused = time.monotonic()
+        open_for = None
+        while open_for is None:
+            assert time.monotonic() < refused + PATIENCE, "still open"
+            readable, _, _ = select.select([connection], [], [], 0.01)
+            try:
+                if readable and not connection.recv(65536):
+                    open_for = time.monotonic() - refused
+                connection.sendall(b" ")
+            except OSError:
+                open_for = time.monotonic() - refused
+    assert open_for > LINGER_SECONDS / 2  # for it was let finish
+    assert door.ask("/healthz").status == 200
+
+
+def test_many_large_bodies_that_do_not_end_are_told_to_come_again_and_others_get_in(
+    door: Door,
+) -> None:
+    count = ALL_HOOKS_BYTES // HOOK_BYTES + 8
+    with ExitStack() as stack:
+        senders = [stack.enter_context(door.dial()) for _ in range(count)]
+        for sender in senders:
+            sender.sendall(begun(HOOK_BYTES) + b" " * (HOOK_BYTES - 1))
+        end = time.monotonic() + PATIENCE
+        refused: list[object] = []
+        while len(refused) < 8:
+            assert time.monotonic() < end, f"only {len(refused)} were refused"
+            refused, _, _ = select.select(senders, [], [], 0.01)
+
+        assert door.post(PATH, b" " * (16 * 1024)).status == 202
+        assert door.ask("/healthz").status == 200
+
+        answers = []
+        for sender in senders:
+            if not select.select([sender], [], [], 0)[0]:
+                sender.sendall(b" ")
+            answers.append(sender.recv(65536))
+    statuses = [int(answer.split(b" ", 2)[1]) for answer in answers]
+    assert set(statuses) == {202, 503}
+    assert statuses.count(202) <= ALL_HOOKS_BYTES // HOOK_BYTES
+    for status, answer in zip(statuses, answers, strict=True):
+        assert (b"\r\nretry-after: 1\r\n" in answer) == (status == 503)
+    assert len(door.hooks.pushed) == statuses.count(202) + 1
+    # All that was held is free again.
+    assert {door.post(PATH, b" " * HOOK_BYTES).status for _ in range(count)} == {202}
 
 
 def test_what_is_compressed_is_not_taken(door: Door) -> None:

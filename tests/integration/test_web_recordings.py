@@ -72,6 +72,6 @@ def test_what_is_not_kept_is_not_found(door: Door, path: str, reason: str) -> No
 @needs_neighbour
 @pytest.mark.parametrize("path", ["/runs/r3/recording", "/runs/r3/artifact", "/recordings"])
 def test_other_machines_are_refused_unless_the_operator_says_otherwise(path: str) -> None:
-    for insecure, status in ((False, 403), (True, 200)):
+    for insecure, status in ((False, 401), (True, 200)):
         with listening(operations(), host="0.0.0.0", ask_at=neighbour(), insecure=insecure) as it:
             assert it.ask(f"/api/v1alpha1{path}").status == status

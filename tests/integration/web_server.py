@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from reconciler import web
 from reconciler.controllers.metrics import Metrics
-from reconciler.web import server
+from reconciler.web import Tls, server
+from tests.fakes.access import FakeAccess
 from tests.fakes.commands import FakeCommands
 from tests.fakes.hooks import FakeHooks
 from tests.fakes.operations import FakeOperations
@@ -60,6 +61,7 @@ class Door:
     metrics: Metrics
     hooks: FakeHooks
     commands: FakeCommands
+    access: FakeAccess
     host: str = "127.0.0.1"
 
     def connect(self) -> http.client.HTTPConnection:
@@ -110,24 +112,47 @@ def listening(
     host: str = "127.0.0.1",
     ask_at: str | None = None,
     head_seconds: float = server.HEAD_SECONDS,
+    send_seconds: float = server.SEND_SECONDS,
+    connections: int = server.CONNECTIONS,
+    local_users: bool = True,
+    tls: Tls | None = None,
     **options: Any,
 ) -> Iterator[Door]:
-    """A door on a free port of `host`, asked at `ask_at`, closed at the end."""
+    """A door on a free port of `host`, asked at `ask_at`, closed at the end.
+
+    Users of this machine need no token, unless `local_users` is off.
+    """
     collectors = CollectorRegistry()
     metrics = Metrics(collectors)
     operations = operations or FakeOperations()
     registry = FakeRegistry()
     hooks = FakeHooks()
     commands = FakeCommands()
+    access = FakeAccess()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def start() -> tuple[int, Callable[[], Awaitable[None]]]:
         app = web.app(
-            operations, registry, push_hooks=hooks, commands=commands, metrics=collectors, **options
+            operations,
+            registry,
+            push_hooks=hooks,
+            commands=commands,
+            metrics=collectors,
+            access=access,
+            local_users=local_users,
+            **options,
         )
-        return await web.serve(app, host, 0, head_seconds=head_seconds)
+        return await web.serve(
+            app,
+            host,
+            0,
+            tls=tls,
+            head_seconds=head_seconds,
+            send_seconds=send_seconds,
+            connections=connections,
+        )
 
     async def end(stop: Callable[[], Awaitable[None]]) -> None:
         await stop()
@@ -135,7 +160,8 @@ def listening(
     try:
         port, stop = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
         try:
-            yield Door(port, operations, registry, metrics, hooks, commands, ask_at or host)
+            at = ask_at or host
+            yield Door(port, operations, registry, metrics, hooks, commands, access, at)
         finally:
             asyncio.run_coroutine_threadsafe(end(stop), loop).result(PATIENCE)
     finally:

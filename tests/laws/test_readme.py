@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from executor import main as executor
 from reconciler.cli import reference
 from reconciler.cli.app import app
 
@@ -41,7 +44,15 @@ def options_of(verb: str, rest: str) -> set[str]:
         assert second in below or not re.fullmatch(r"[a-z]+", second), f"{verb}{rest}"
         command = below.get(second, command)
     own = {option for param in command.params for option in getattr(param, "opts", ())}
-    return own | {"-h", "--help"}
+    return own | {"-h", "--help"} | (handed_on() if verb == "executor" else set())
+
+
+def handed_on() -> set[str]:
+    """Options of the other program, which this one passes on."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+        executor.main(["--help"])
+    return {"--", *OPTION.findall(told.getvalue())}
 
 
 @page
@@ -77,7 +88,8 @@ def test_make_help_names_every_target_that_is_for_people():
     )
     named = [line.split()[1] for line in made.stdout.splitlines()]
     assert named == [
-        *("help", "demo", "test", "verify", "generate", "web", "bundles", "bench", "clean"),
+        *("help", "demo", "test", "fuzz", "patchgap", "verify"),
+        *("generate", "web", "bundles", "bench", "clean"),
     ]
 
 

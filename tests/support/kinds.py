@@ -14,8 +14,10 @@ _TWIN = {
 }
 
 
-def _crd(group: str, version: str, kind: str, schema: Any, *, has_status: bool) -> dict[str, Any]:
-    plural = f"{kind.lower()}s"
+def _crd(
+    group: str, version: str, kind: str, schema: Any, *, has_status: bool, plural: str = ""
+) -> dict[str, Any]:
+    plural = plural or f"{kind.lower()}s"
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -100,3 +102,12 @@ DEVICE_CRDS = [
     )
     for kind in ("Device", "DeviceModel")
 ]
+# Where devices report since KubeEdge 1.23.
+DEVICE_STATUS_CRD = _crd(
+    "devices.kubeedge.io",
+    "v1beta1",
+    "DeviceStatus",
+    {"spec": _OPEN, "status": _OPEN},
+    has_status=False,
+    plural="devicestatuses",
+)

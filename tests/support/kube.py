@@ -1,5 +1,9 @@
 """A real Kubernetes API server for tests: etcd and kube-apiserver on free loopback ports.
 
+Controllers run against it as the ServiceAccount that we ship, with the rights that we ship and no
+others; the administrator is who arranges the world around them. What the ServiceAccount asked for
+is in the server's audit log.
+
 Binaries come from `KUBEBUILDER_ASSETS`, else from the cache that `build-apiserver.sh` fills, which
 is run when the cache is empty. Where no server can be had the tests that ask for one fail and say
 what is missing: a test that was not run proves nothing.
@@ -35,6 +39,26 @@ BUILD_SECONDS = 1800
 # The server answers /readyz about two seconds after its start on an idle machine.
 READY_SECONDS = 90
 ADMIN_GROUP = "system:masters"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SYSTEM = "scriptops-system"
+ACCOUNT = "scriptops-controller"
+CONTROLLER_USER = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
+# Longer than any session of tests.
+TOKEN_SECONDS = 86_400
+# What of the kinds that are installed and granted here is served where.
+COLLECTIONS = {
+    "Namespace": "/api/v1/namespaces",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+}
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "users": [CONTROLLER_USER]}, {"level": "None"}],
+}
 
 
 class KubeMissingError(Exception):
@@ -85,6 +109,23 @@ def wait_until(claim: Any, *, what: str, seconds: float = 30.0, every: float = 0
         pause.wait(every)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One request of the ServiceAccount, as the audit log has it."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str
+    allowed: bool
+    url: str = field(compare=False)
+
+    @property
+    def right(self) -> tuple[str, str, str]:
+        """What a rule of a role would have to say."""
+        return self.group, self.resource, self.verb
+
+
 @dataclass
 class KubeServer:
     """One API server with its etcd. `kubeconfig` and `token` are the administrator's."""
@@ -112,8 +153,18 @@ class KubeServer:
     def kubeconfig(self) -> Path:
         return self.folder / "kubeconfig"
 
+    @property
+    def controller_kubeconfig(self) -> Path:
+        """Of the ServiceAccount; there is one once `install_rbac` was called."""
+        return self.folder / "controller.kubeconfig"
+
+    @property
+    def _audit_log(self) -> Path:
+        return self.folder / "audit.log"
+
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY))
         subprocess.run(
             ["openssl", "genrsa", "-out", str(self.folder / "sa.key"), "2048"],
             check=True,
@@ -152,6 +203,8 @@ class KubeServer:
             "--service-account-issuer=https://scriptops.test",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--disable-admission-plugins=ServiceAccount",
+            f"--audit-policy-file={self.folder / 'audit-policy.yaml'}",
+            f"--audit-log-path={self._audit_log}",
         )
         wait_until(self._is_ready, what="kube-apiserver is ready", seconds=READY_SECONDS)
 
@@ -220,11 +273,68 @@ class KubeServer:
             content = response.read()
         return content.decode() if path.startswith(("/readyz", "/metrics")) else json.loads(content)
 
-    def namespace(self, prefix: str = "test") -> str:
-        """A namespace that nobody has used."""
+    def namespace(self, prefix: str = "test", *, granted: bool = True) -> str:
+        """A namespace that nobody has used, and that rules may be deployed into if `granted`."""
         name = f"{prefix}-{next(self._names)}-{secrets.token_hex(3)}"
         self.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        if granted and self.controller_kubeconfig.exists():
+            self.grant(name)
         return name
+
+    def install_rbac(self) -> None:
+        """The ServiceAccount and the roles that we ship, and a kubeconfig that uses them."""
+        self._put(COLLECTIONS["Namespace"], {"metadata": {"name": SYSTEM}})
+        for document in yaml.safe_load_all((DEPLOY / "base" / "rbac.yaml").read_text()):
+            self._put(COLLECTIONS[document["kind"]].format(namespace=SYSTEM), document)
+        self.sign_in()
+
+    def sign_in(self) -> None:
+        """A kubeconfig for the ServiceAccount that is there, with a token as its pod would have."""
+        path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{ACCOUNT}/token"
+        wanted = {"spec": {"expirationSeconds": TOKEN_SECONDS}}
+        token = self.request("POST", path, wanted)["status"]["token"]
+        self.write_kubeconfig(self.controller_kubeconfig, token=token)
+        self._wait_for_right("hit.edu.cn", "scripts", "list", namespace="")
+
+    def grant(
+        self,
+        namespace: str,
+        *,
+        role: Mapping[str, str] | None = None,
+        right: tuple[str, str, str] = ("hit.edu.cn", "scripts", "create"),
+    ) -> None:
+        """As `kubectl apply -k deploy/overlays/team` does, unless another `role` is named.
+
+        `right` is one that only this role gives.
+        """
+        document = yaml.safe_load((DEPLOY / "overlays" / "team" / "rolebinding.yaml").read_text())
+        document["roleRef"] |= role or {}
+        self._put(COLLECTIONS["RoleBinding"].format(namespace=namespace), document)
+        self._wait_for_right(*right, namespace=namespace)
+
+    def _wait_for_right(self, group: str, resource: str, verb: str, *, namespace: str) -> None:
+        """The server authorizes by a copy of the bindings, which is a moment behind."""
+        asked = {"group": group, "verb": verb, "resource": resource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": CONTROLLER_USER,
+                "resourceAttributes": {**asked, "namespace": namespace},
+            },
+        }
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        wait_until(
+            lambda: self.request("POST", path, review)["status"]["allowed"],
+            what=f"{CONTROLLER_USER} may {verb} {resource}",
+            every=0.01,
+        )
+
+    def asked(self, *namespaces: str) -> list[Asked]:
+        """What the ServiceAccount has asked for up to now: in all the cluster and these."""
+        lines = self._audit_log.read_text().splitlines() if self._audit_log.exists() else []
+        found = [_asked(json.loads(line)) for line in lines]
+        return [it for it in found if not it.namespace or it.namespace in namespaces]
 
     def apply_crds(self, definitions: Sequence[Mapping[str, Any] | Path]) -> None:
         """Install CRDs, given as documents or YAML files, and wait until they are served."""
@@ -295,6 +405,22 @@ class KubeServer:
             )
 
 
+def _asked(event: Any) -> Asked:
+    reference = event.get("objectRef") or {}
+    resource = reference.get("resource", "")
+    if reference.get("subresource"):
+        resource += f"/{reference['subresource']}"
+    return Asked(
+        verb=event["verb"],
+        group=reference.get("apiGroup", ""),
+        resource=resource,
+        namespace=reference.get("namespace", ""),
+        # A request to act as somebody else that is refused is not judged any further.
+        allowed=event.get("annotations", {}).get("authorization.k8s.io/decision") == "allow",
+        url=event["requestURI"],
+    )
+
+
 @pytest.fixture(scope="session")
 def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
     """One API server for the whole session; tests keep apart by namespaces of their own."""
@@ -305,6 +431,7 @@ def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
     server = KubeServer(tmp_path_factory.mktemp("kube") / "server", found)
     try:
         server.start()
+        server.install_rbac()
         yield server
     finally:
         server.stop()

@@ -10,10 +10,16 @@ NEEDED=(
     git:git
     kubectl:kubernetes-client
     ssh-keygen:openssh-client
+    gpg:gnupg
+    docker-registry:docker-registry
     sshd:openssh-server
     openssl:openssl
+    mosquitto:mosquitto
+    age:age
     clang:clang
     wasm-ld:lld
+    lua5.1:lua5.1
+    promtool:prometheus
     npm:npm
     /usr/bin/cargo:cargo
     /usr/lib/rustlib/wasm32-unknown-unknown:libstd-rust-dev-wasm32
@@ -28,9 +34,10 @@ for need in "${NEEDED[@]}"; do
     [[ -d ${need%%:*} ]] || command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
 done
 
+# In runlevel 1 no package starts its server: of Prometheus only a program is wanted.
 if ((${#missing[@]})); then
     if ((EUID == 0)) && command -v apt-get >/dev/null && apt-get update -qq &&
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends \
             "${missing[@]}" >/dev/null; then
         say "installed ${missing[*]}"
     else

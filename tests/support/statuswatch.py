@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support import kstatus
 from tests.support.kube import KubeServer
 
 KINDS = ("scripts", "scriptrepositories")
@@ -38,44 +39,12 @@ class StatusWatch:
             where = (
                 f"{kind} {metadata['namespace']}/{metadata['name']}@{metadata['resourceVersion']}"
             )
-            found += [f"{where}: {rule}" for rule in broken_rules(obj)]
+            found += [f"{where}: {rule}" for rule in kstatus.violations(obj)]
             now = obj["status"].get("observedGeneration", -1) if obj.get("status") else -1
             if now < observed.get(metadata["uid"], -1):
                 found.append(f"{where}: observedGeneration went back")
             observed[metadata["uid"]] = now
         return found
-
-
-def broken_rules(obj: Any) -> Iterator[str]:
-    """What kstatus, kubectl and people may rely on, for one version of one object."""
-    status = obj.get("status")
-    if not isinstance(status, dict) or "observedGeneration" not in status:
-        yield "no observedGeneration from creation on"
-        return
-    generation, observed = obj["metadata"]["generation"], status["observedGeneration"]
-    conditions = {c["type"]: c for c in status.get("conditions") or ()}
-    if observed > generation:
-        yield f"observes generation {observed} of {generation}"
-    if observed >= 0 and "Ready" not in conditions:
-        yield "observed, but has no Ready condition"
-    if len(conditions) != len(status.get("conditions") or ()):
-        yield "a condition stands there twice"
-    for type_, condition in conditions.items():
-        if condition.get("observedGeneration") != observed:
-            yield f"{type_} is of another generation than the status"
-        if not condition.get("reason") or not condition.get("lastTransitionTime"):
-            yield f"{type_} has no reason or no time"
-    present = [t for t in ("Reconciling", "Stalled") if t in conditions]
-    if len(present) > 1:
-        yield "Reconciling and Stalled at once"
-    ready = conditions.get("Ready", {}).get("status")
-    for type_ in present:
-        if conditions[type_]["status"] != "True":
-            yield f"{type_} is there and not True"
-        if ready == "True":
-            yield f"Ready and {type_} at once"
-    if ready in ("False", "Unknown") and not present:
-        yield "neither Ready nor says what it waits for"
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reconciler.adapters import kube
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.adapters.simulator import Bridge
@@ -34,8 +35,12 @@ from reconciler.core.objects import (
     mapping,
 )
 from reconciler.errors import ObjectNotFound
-from reconciler.main.assembly import Controller, open_cluster
+from reconciler.main.assembly import Controller
+from reconciler.main.serving import open_cluster
+from reconciler.ports.clock import Clock
+from reconciler.ports.cluster import Cluster
 from reconciler.settings import ClusterKind, Settings
+from tests.support import kstatus
 from tests.support.kube import wait_until
 
 T = TypeVar("T")
@@ -52,10 +57,14 @@ def settings(data: Path, **changes: Any) -> Settings:
 
 @dataclass
 class System:
-    """A controller that runs in a thread of its own."""
+    """A controller that runs in a thread of its own.
+
+    `hands` are the operator's: what a test arranges is not done with the rights of the controller.
+    """
 
     controller: Controller
     loop: asyncio.AbstractEventLoop
+    hands: Cluster
 
     @property
     def web(self) -> str:
@@ -72,7 +81,7 @@ class System:
     def get(self, resource: Resource, key: ObjectKey) -> Any:
         """The live object, or None."""
         try:
-            return self.do(self.controller.cluster.get(resource, key))
+            return self.do(self.hands.get(resource, key))
         except ObjectNotFound:
             return None
 
@@ -82,9 +91,7 @@ class System:
         token: str | None = None
         while True:
             page = self.do(
-                self.controller.cluster.list_page(
-                    resource, namespace=namespace, continue_token=token
-                )
+                self.hands.list_page(resource, namespace=namespace, continue_token=token)
             )
             found.update({str(mapping(o["metadata"])["name"]): o for o in page.items})
             token = page.continue_token
@@ -93,13 +100,11 @@ class System:
 
     def patch(self, resource: Resource, key: ObjectKey, patch: Any) -> Any:
         """A merge patch by somebody else than scriptops."""
-        return self.do(
-            self.controller.cluster.merge_patch(resource, key, patch, field_manager="somebody")
-        )
+        return self.do(self.hands.merge_patch(resource, key, patch, field_manager="somebody"))
 
     def delete(self, resource: Resource, key: ObjectKey) -> None:
         live = self.get(resource, key)
-        self.do(self.controller.cluster.delete(resource, key, uid=live["metadata"]["uid"]))
+        self.do(self.hands.delete(resource, key, uid=live["metadata"]["uid"]))
 
     def repository(
         self, namespace: str, url: object, name: str = "rules", **spec: Any
@@ -111,11 +116,7 @@ class System:
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"url": str(url), **spec},
         }
-        self.do(
-            self.controller.cluster.create(
-                SCRIPT_REPOSITORIES, document, field_manager="an operator"
-            )
-        )
+        self.do(self.hands.create(SCRIPT_REPOSITORIES, document, field_manager="an operator"))
         return ObjectKey(namespace, name)
 
     def report(self, key: ObjectKey, **values: object) -> None:
@@ -212,20 +213,33 @@ def is_ready(obj: Any) -> bool:
 
 
 @contextlib.contextmanager
-def serving(chosen: Settings) -> Iterator[System]:
-    """A controller as `scriptops controller` runs it, in a thread; stopped in order at the end."""
+def serving(
+    chosen: Settings, *, operator: Path | None = None, clock: Clock | None = None
+) -> Iterator[System]:
+    """A controller as `scriptops controller` runs it, in a thread; stopped in order at the end.
+
+    `operator` is the kubeconfig of whoever arranges what the controller may not; `clock` is what
+    it takes for the time. Every status that it writes is judged as kstatus does, and one that says
+    what it must not fails the test.
+    """
     loop = asyncio.new_event_loop()
     started: list[System] = []
     is_up = threading.Event()
     stop = asyncio.Event()
     failures: list[BaseException] = []
+    wrong: list[list[str]] = []
 
     async def serve() -> None:
-        clock = SystemClock()
-        async with open_cluster(chosen, clock) as cluster:
-            controller = Controller(chosen, cluster, clock)
+        time = clock or SystemClock()
+        async with contextlib.AsyncExitStack() as stack:
+            hands = cluster = await stack.enter_async_context(open_cluster(chosen, time))
+            wrong.append(kstatus.judge(cluster))
+            if operator is not None:
+                hands = await kube.connect(kubeconfig=str(operator))
+                stack.push_async_callback(hands.close)
+            controller = Controller(chosen, cluster, time)
             async with controller.running():
-                started.append(System(controller, loop))
+                started.append(System(controller, loop, hands))
                 is_up.set()
                 await stop.wait()
 
@@ -255,6 +269,7 @@ def serving(chosen: Settings) -> Iterator[System]:
         assert not thread.is_alive(), "the controller did not stop"
     if failures:
         raise failures[0]
+    assert wrong == [[]], "a status was written that says what it must not"
 
 
 def alive(pid: int) -> bool:

@@ -374,7 +374,11 @@
     const { name, message, stack } = error;
     const text = typeof message === "string" ? message : "";
     const what = typeof name === "string" && name !== "" ? name : "Error";
-    if (text === "" && typeof stack !== "string") return [`${threw} an object that is not an Error`, ""];
+    if (text === "" && typeof stack !== "string") {
+      const shown = stringify(error);
+      const as = shown === undefined || shown === "{}" ? "" : `: ${shown}`;
+      return [`${threw} an object that is not an Error${as}`, ""];
+    }
     const known = `${what}${text === "" ? "" : `: ${text}`}${globals.advice(error)}`;
     return [known, typeof stack === "string" ? placed(stack, script) : ""];
   }

@@ -1,14 +1,19 @@
-// What becomes of promises that a script drops. Called before the hardening; its value is the host's.
+// What becomes of promises that a script drops or keeps. Called before the hardening; its value is the host's.
 //
 // V8 tells only its embedder of rejections that nobody handles. So the places where a script drops a
-// value are known by their syntax: there, what was put into its text calls the host. A promise is
-// handled when somebody called `then` of it, as `catch` and Promise.all do, or awaited it.
+// value, or keeps a promise, are known by syntax and names: there, what was put into its text calls the
+// host. A promise is handled when somebody called `then` of it, as `catch` and Promise.all do, or
+// awaited it.
 //
-// Not promised: to see a promise that is kept, in a variable say, and never looked at.
+// Not promised: to see a promise that is kept, where no name tells that it is one.
 (() => {
   "use strict";
 
   const NativePromise = Promise;
+  const NativeSet = Set;
+  const forEachOfSet = Set.prototype.forEach;
+  const forEachOfArray = Array.prototype.forEach;
+  const { isArray } = Array;
   const { prototype } = Promise;
   const nativeThen = prototype.then;
   const nativeText = Function.prototype.toString;
@@ -21,7 +26,7 @@
   const standIns = new WeakMap();
   // What the linker puts into a text: no script that says this name is watched.
   const NAME = "$ops_";
-  const PUT_IN = /\$ops_(?:[acd]\(|s\(\()|,\$ops_[ac]\)|\),\$ops_s\)|,\d+,\$ops_d\)/g;
+  const PUT_IN = /\$ops_(?:[acdim]\(|s\(\()|,\$ops_[aci]\)|\),\$ops_s\)|,\d+,\$ops_[dm]\)/g;
   let watching = false;
 
   const isObject = (value) => typeof value === "object" && value !== null;
@@ -83,8 +88,28 @@
     return value;
   }
 
+  function watchItems(run, value, site) {
+    try {
+      if (isArray(value)) apply(forEachOfArray, value, [(item) => { watch(run, item, site); }]);
+    } catch {
+      // A proxy that minds.
+    }
+    return value;
+  }
+
   function awaited(value) {
     if (isObject(value)) handled.add(value);
+    return value;
+  }
+
+  // What waits for the items of an array, or of a set, asks nobody's `then`.
+  function itemsAwaited(value) {
+    try {
+      if (isArray(value)) apply(forEachOfArray, value, [awaited]);
+      else if (value instanceof NativeSet) apply(forEachOfSet, value, [awaited]);
+    } catch {
+      // A proxy that minds.
+    }
     return value;
   }
 
@@ -100,17 +125,12 @@
     };
   }
 
-  // By letter, as the watcher puts them in.
-  const MAKERS = {
-    __proto__: null,
-    a: () => awaited,
-    s: () => awaited,
-    c: callbackOf,
-    d: (run) => (value, site) => watch(run, value, site),
-  };
-  // The parameters of a watched script, and what a run gives for them.
-  const NAMES = Object.keys(MAKERS).map((letter) => NAME + letter);
-  const valuesFor = (run) => Object.values(MAKERS).map((make) => make(run));
+  // The parameters of a watched script, by letter as the watcher puts them in, and what a run gives for them.
+  const NAMES = Array.from("asicdm", (letter) => NAME + letter);
+  const valuesFor = (run) => [
+    awaited, awaited, itemsAwaited, callbackOf(run),
+    (value, site) => watch(run, value, site), (value, site) => watchItems(run, value, site),
+  ];
 
   const unhandled = (run) => run.rejected.find(({ promise }) => !handled.has(promise));
 

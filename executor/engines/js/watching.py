@@ -1,4 +1,4 @@
-"""Where a script drops what may be a promise: the text that V8 runs has a call of the host there.
+"""Where a script drops or keeps a promise: the text that V8 runs has a call of the host there.
 
 A parser finds the places, in an isolate that no guest's code runs in; the calls are in promises.js.
 """

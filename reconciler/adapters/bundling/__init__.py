@@ -24,6 +24,8 @@ from urllib.parse import unquote, urlsplit
 
 from reconciler.errors import SourceInvalid, Stalled
 
+# Begins every script that was built; bundle.mjs writes it, with the source it was built from.
+BUILT: Final = "// Built by scriptops build from "
 # Checking a large rule takes seconds; beyond this something hangs.
 DEADLINE_SECONDS: Final = 120.0
 _COMPILER: Final = {

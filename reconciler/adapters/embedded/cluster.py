@@ -35,6 +35,7 @@ from reconciler.errors import (
     ObjectExists,
     ObjectInvalid,
     ObjectNotFound,
+    Stalled,
 )
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import ClusterEvent, Page, WatchEvent
@@ -117,6 +118,13 @@ class EmbeddedCluster:
         cluster._restore(*await asyncio.to_thread(journal.load))
         cluster._ledger.begin(journal)
         return cluster
+
+    def acting_as(self, account: ObjectKey) -> EmbeddedCluster:
+        raise Stalled(
+            f"there is no ServiceAccount {account}: the embedded cluster knows none, nor rights; "
+            "remove spec.serviceAccountName",
+            reason="ServiceAccountsNotServed",
+        )
 
     async def resources(self) -> frozenset[Resource]:
         return documents.SERVED

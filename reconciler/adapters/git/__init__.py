@@ -4,6 +4,8 @@ The library reads and writes objects in memory; nothing is ever checked out. The
 all transport, as a child with a deadline. No file of a user or system configures either.
 """
 
+from pygit2 import LIBGIT2_VERSION
+
 from reconciler.adapters.git.mirrors import GitMirrors
 
-__all__ = ["GitMirrors"]
+__all__ = ["LIBGIT2_VERSION", "GitMirrors"]

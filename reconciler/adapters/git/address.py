@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from reconciler.core.urls import redact
 from reconciler.errors import SourceInvalid
 from reconciler.ports.git import Remote
 
@@ -17,9 +18,6 @@ from reconciler.ports.git import Remote
 PROTOCOLS = frozenset({"https", "ssh", "git", "file"})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
-_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
-# Forges take tokens there, too.
-_QUERY = re.compile(r"(?<=://)([^\s?#'\"]*)[?#][^\s'\"]*")
 _SCP_LIKE = re.compile(r"(?:([^@/:]+)@)?([^@/:]+):(.+)")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
@@ -41,11 +39,6 @@ class Address:
 
     def __str__(self) -> str:
         return self.url
-
-
-def redact(text: str) -> str:
-    """`text` with what stands before the @ and after the path of any URL taken out."""
-    return _QUERY.sub(r"\1?***", _USERINFO.sub("***@", text))
 
 
 def parse(remote: Remote, *, allowed: frozenset[str] = PROTOCOLS) -> Address:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from reconciler.adapters.git import address as addresses
 from reconciler.adapters.git.program import Answer
+from reconciler.core.urls import redact
 from reconciler.errors import SourceInvalid, SourceUnavailable
 
 # Conditions and events are read by people; the whole output is not.
@@ -80,7 +80,7 @@ def words(answer: Answer, secrets: Iterable[str]) -> str:
 
 def clean(text: str, secrets: Iterable[str]) -> str:
     """`text` cut to `MAX_WORDS`, printable, with every secret and userinfo taken out."""
-    text = addresses.redact(text)
+    text = redact(text)
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")

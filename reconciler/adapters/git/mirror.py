@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,6 +53,13 @@ def previous(ref: str) -> str:
     return _PREVIOUS + ref.removeprefix("refs/")
 
 
+def keep_previous(repository: pygit2.Repository, ref: str) -> None:
+    """Have what is tracked of `ref` still when it is something else."""
+    commit = objects.target(repository, tracked(ref))
+    if commit is not None:
+        objects.set_target(repository, previous(ref), commit)
+
+
 class Mirror:
     """The object database of one remote, shared by all who read or write that remote.
 
@@ -69,6 +76,8 @@ class Mirror:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="git-mirror")
         self._repository: pygit2.Repository | None = None
         self._is_clean = False
+        # Small files that maintenance has left: too young to go, and no reason to do it again.
+        self._left = 0
 
     async def call(self, work: Callable[[pygit2.Repository], T]) -> T:
         """Run `work` in the mirror's thread. A fault of the database marks the mirror damaged."""
@@ -131,10 +140,13 @@ class Mirror:
         self.is_damaged = False
 
     async def is_crowded(self) -> bool:
-        """Whether so many small files have gathered that reading gets slow."""
+        """Whether so many small files have gathered that reading gets slow.
+
+        Those that the last maintenance had to leave do not count.
+        """
         return await self._dispose(
             lambda: (
-                _count(self.path / "objects" / "17") > _CROWDED_FOLDER
+                self._loose() - self._left > _CROWDED_FOLDER
                 or _count(self.path / "objects" / "pack") > 2 * _CROWDED_PACKS
             )
         )
@@ -143,27 +155,48 @@ class Mirror:
         """Cut what is tracked off from its past, so that maintenance may drop the past."""
 
         def cut(repository: pygit2.Repository) -> None:
-            shallow = self.path / "shallow"
-            known = set(shallow.read_text().split()) if shallow.exists() else set()
-            known |= {
+            self._cut_off(
                 str(repository.references[name].target)
                 for name in repository.references
                 if name.startswith((_TRACKED, _PREVIOUS))
-            }
-            fresh = self.path / "shallow.lock"
-            fresh.write_text("".join(f"{commit}\n" for commit in sorted(known)))
-            fresh.replace(shallow)
+            )
 
         await self.call(cut)
+
+    async def move(self, ref: str, commit: str) -> bool:
+        """Point what is tracked of `ref` to a commit without a past; whether that is there."""
+
+        def point(repository: pygit2.Repository) -> bool:
+            if pygit2.Oid(hex=commit) not in repository.odb:
+                return False
+            self._cut_off([commit])
+            keep_previous(repository, ref)
+            objects.set_target(repository, tracked(ref), commit)
+            return True
+
+        return await self.call(point)
+
+    def _cut_off(self, commits: Iterable[str]) -> None:
+        """Let nobody ask for the parents of these."""
+        shallow = self.path / "shallow"
+        known = set(shallow.read_text().split()) if shallow.exists() else set()
+        fresh = self.path / "shallow.lock"
+        fresh.write_text("".join(f"{commit}\n" for commit in sorted(known.union(commits))))
+        fresh.replace(shallow)
 
     async def reopen(self) -> None:
         """Forget open packs: maintenance has replaced them."""
         await self.run(self._forget)
+        self._left = await self._dispose(self._loose)
 
     def close(self) -> None:
         """Let go of files and the thread once it has finished what it does."""
         self._thread.submit(self._forget)
         self._thread.shutdown(wait=False)
+
+    def _loose(self) -> int:
+        """Small files in one of 256 folders."""
+        return _count(self.path / "objects" / "17")
 
     def _guarded(self, work: Callable[[pygit2.Repository], T]) -> T:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reconciler.adapters.git import address as addresses
 from reconciler.adapters.git.mirror import Mirror
+from reconciler.adapters.git.notes import GitNotesRef
 from reconciler.adapters.git.source import GitSource
 from reconciler.adapters.git.status import GitStatusRef
 from reconciler.adapters.git.transport import DEFAULT_SIZE_LIMIT, Transport
@@ -71,6 +72,30 @@ class GitMirrors:
             clock=self._clock,
             author=author,
             options=options,
+            release=lambda: self._release(key),
+        )
+
+    def notes_ref(
+        self,
+        remote: Remote,
+        ref: str,
+        options: StatusOptions = DEFAULT_STATUS_OPTIONS,
+        *,
+        author: tuple[str, str] = AUTHOR,
+    ) -> GitNotesRef:
+        """`ref` is a whole name. Raises `SourceInvalid` as `status_ref` does."""
+        name = ref.removeprefix("refs/notes/")
+        problem = gitpaths.ref_problem(name) if name != ref else "does not begin with refs/notes/"
+        if problem:
+            raise SourceInvalid(f"the notes ref {ref[:100]!r} {problem}")
+        upstream, key = self._upstream(remote)
+        return GitNotesRef(
+            upstream,
+            ref,
+            lock=self._locks.setdefault((key, ref), asyncio.Lock()),
+            clock=self._clock,
+            author=author,
+            signing_key=options.signing_key,
             release=lambda: self._release(key),
         )
 

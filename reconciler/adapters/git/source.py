@@ -11,16 +11,29 @@ from typing import Final
 import pygit2
 from pygit2.enums import ObjectType
 
-from reconciler.adapters.git import answers, objects, watch
+from reconciler.adapters.git import answers, objects, verify, watch
 from reconciler.adapters.git.mirror import tracked
 from reconciler.adapters.git.reverts import Reverting
 from reconciler.adapters.git.trees import MAX_TREE_BYTES, Comparison
 from reconciler.adapters.git.upstream import Upstream
 from reconciler.core import gitpaths
-from reconciler.errors import SourceInvalid, SourceUnavailable
-from reconciler.ports.git import Commit, CommitId, Reverted, TreeDiff, TreeId
+from reconciler.errors import SourceInvalid, SourceUnavailable, SourceUnverified
+from reconciler.ports.git import (
+    Commit,
+    CommitId,
+    Reverted,
+    Signature,
+    SigningKeys,
+    TreeDiff,
+    TreeId,
+)
 
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
+# Of one commit: a version, an environment or two, and room for those of robots.
+_MOST_TAGS: Final = 16
+# Where the mirror keeps a tag while it is looked at.
+_LOOKED_AT: Final = "refs/scriptops/tags/"
+_TAGS: Final = "refs/tags/"
 
 
 class GitSource:
@@ -38,10 +51,7 @@ class GitSource:
             raise SourceInvalid(f"the branch {branch[:100]!r} {problem}")
         ref = f"refs/heads/{branch}"
         async with self._upstream.deadline(timeout), self._mirror.exclusive() as lock:
-            tip = await self._upstream.require(ref)
-            if self._mirror.is_damaged or await self._mirror.tip(tracked(ref)) != tip:
-                await self._upstream.bring(ref, lock)
-            else:
+            if not await self._upstream.follow(ref, lock):
                 # Now, when nothing waits for it: it takes seconds after many status commits.
                 await self._upstream.tidy(lock)
             return await self._mirror.call(
@@ -127,6 +137,53 @@ class GitSource:
             return Reverted(TreeId(reverting.tree(tip, bad, good)), reverting.count)
 
         return await self._mirror.call(revert)
+
+    async def verify_commit(
+        self, commit: CommitId, keys: SigningKeys, *, timeout: timedelta
+    ) -> Signature:
+        async with self._upstream.deadline(timeout), self._mirror.exclusive():
+            return await verify.signature(self._mirror, "commit", commit, keys)
+
+    async def verify_tag(
+        self, commit: CommitId, keys: SigningKeys, *, timeout: timedelta
+    ) -> Signature:
+        problem = SourceUnverified(
+            f"no annotated tag of {self._upstream.address} names commit {commit[:10]}; sign one "
+            "with git tag -s, and push it",
+            reason="TagMissing",
+        )
+        async with self._upstream.deadline(timeout), self._mirror.exclusive() as lock:
+            found = await self._upstream.transport.tags_of(commit)
+            # A server may call them anything.
+            named = [
+                ref
+                for ref in sorted(found, reverse=True)
+                if gitpaths.ref_problem(ref.removeprefix(_TAGS)) is None and ref.startswith(_TAGS)
+            ]
+            for ref in named[:_MOST_TAGS]:
+                try:
+                    return await self._verify_tag(ref, found[ref], commit, keys, lock)
+                except SourceUnverified as error:
+                    problem = error
+        raise problem
+
+    async def _verify_tag(
+        self, ref: str, oid: str, commit: CommitId, keys: SigningKeys, lock: int
+    ) -> Signature:
+        ours = f"{_LOOKED_AT}{oid}"
+        await self._upstream.transport.fetch([f"+{ref}:{ours}"], git_dir=self._mirror.path, fd=lock)
+        try:
+            if await self._mirror.tip(ours) != oid:
+                raise SourceUnavailable(f"{ref} moved while it was looked at")
+            head = await verify.tag_head(self._mirror, oid)
+            if head is None or head.commit != commit or f"{_TAGS}{head.name}" != ref:
+                raise SourceUnverified(
+                    f"{ref} was signed under another name, or for another commit; sign a new tag",
+                    reason="TagMoved",
+                )
+            return await verify.signature(self._mirror, "tag", oid, keys)
+        finally:
+            await self._mirror.call(lambda repository: objects.set_target(repository, ours, None))
 
     def changes(self, branch: str) -> AsyncIterator[None]:
         return watch.changes(self._upstream.address.path, branch)

@@ -7,14 +7,19 @@ hold none.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from reconciler.adapters.git import answers, program
+import pygit2
+from pygit2.enums import RepositoryOpenFlag
+
+from reconciler.adapters.git import answers, channels, program, wire
 from reconciler.adapters.git.address import Address
 from reconciler.adapters.git.answers import Push
 from reconciler.adapters.git.program import Answer
@@ -26,6 +31,13 @@ from reconciler.ports.git import Remote
 DEFAULT_SIZE_LIMIT = 2 * 1024**3
 
 _SHA1_DIGITS = 40
+# Ten times as long as one git operation may take unless somebody said otherwise. While statuses
+# are pushed as fast as they may be, this is 1,200 commits of some twenty small files each.
+_GRACE = "10.minutes.ago"
+# A pack of fewer is taken apart, as a fetch does it.
+_LOOSE_OBJECTS = 100
+# A hundred bytes for a tag and what it names: eighty thousand tags.
+_LONGEST_LISTING = 8 * 1024**2
 
 # `get` answers with our variables; a wrong password is not stored or asked for again.
 _CREDENTIAL_HELPER = (
@@ -40,6 +52,9 @@ _CONFIG = {
     "fetch.writeCommitGraph": "false",
     "fetch.recurseSubmodules": "false",
     "gc.auto": "0",
+    # What nothing points to and is too young to go becomes one pack, not a file each. Git before
+    # 2.37 knows nothing of it.
+    "gc.cruftPacks": "true",
     "maintenance.auto": "false",
     "http.followRedirects": "false",
     "pack.threads": "1",
@@ -70,7 +85,11 @@ class Transport:
             for key, value in {**(remote.secrets or {}), "in URL": address.password}.items()
             if value and key not in ("username", "known_hosts", "ca.crt")
         )
-        self._sends_options = True
+        # Whether the other side takes them; None where nobody has asked.
+        self._sends_options: bool | None = None
+
+    def conversation(self) -> AbstractAsyncContextManager[wire.Conversation]:
+        return channels.conversation(self.address, authority=self._secret_files.get("ca.crt", ""))
 
     async def advertised(self, ref: str) -> tuple[str | None, bool]:
         """The commit `ref` points to at the remote, and whether the remote holds anything."""
@@ -92,6 +111,33 @@ class Transport:
                 "with SHA-1 names"
             )
         return found.get(ref), bool(found)
+
+    async def tags_of(self, commit: str) -> Mapping[str, str]:
+        """Annotated tags of the remote that name `commit`: the id of the tag by its ref."""
+        answer = await self._run(
+            ("ls-remote", "--tags", "--", self.address.url),
+            git_dir=Path(os.devnull),
+            fd=None,
+            output_limit=_LONGEST_LISTING,
+        )
+        if answer.code:
+            raise answers.failure(answer, f"list the tags of {self.address}", self._secrets)
+        if len(answer.stdout) >= _LONGEST_LISTING:
+            raise SourceInvalid(
+                f"{self.address} has more tags than can be listed; remove some, or set "
+                "spec.verify.mode to HEAD"
+            )
+        listed = [line.partition("\t") for line in answer.stdout.splitlines()]
+        found = {ref: oid for oid, _, ref in listed}
+        return {
+            ref: found[ref]
+            for ref in (
+                name.removesuffix("^{}")
+                for name, oid in found.items()
+                if oid == commit and name.endswith("^{}")
+            )
+            if ref in found
+        }
 
     async def fetch(self, refspecs: Sequence[str], *, git_dir: Path, fd: int) -> None:
         """Bring the tips of `refspecs` into the mirror, without their history."""
@@ -128,6 +174,9 @@ class Transport:
         The lease is the compare-and-swap, for creation too. Returns how it went and the server's
         words; raises `SourceUnavailable` or `SourceInvalid` where nothing was decided.
         """
+        if self._sends_options is None:
+            path = self.address.path
+            self._sends_options = path is None or await asyncio.to_thread(_takes_options, path)
         while True:
             option = ("--push-option=ci.skip",) if self._sends_options else ()
             answer = await self._run(
@@ -153,18 +202,46 @@ class Transport:
                 raise answers.failure(answer, f"push to {self.address}", self._secrets)
             return outcome, answers.words(answer, self._secrets)
 
-    async def collect_garbage(self, *, git_dir: Path, fd: int) -> None:
-        """Pack the mirror and drop what nothing has pointed to for a day; failure is no harm."""
-        await self._run(("gc", "--quiet", "--prune=1.day.ago"), git_dir=git_dir, fd=fd)
+    async def unpack(self, pack: bytes, *, git_dir: Path, fd: int) -> bool:
+        """Put the objects of a pack into the mirror; whether all of them went in.
 
-    async def _run(self, arguments: Sequence[str], *, git_dir: Path, fd: int | None) -> Answer:
-        folder = _private_folder(self._secrets_prefix, self._secret_files)
+        They may be told as differences from what the mirror has.
+        """
+        is_small = int.from_bytes(pack[8:12], "big") < _LOOSE_OBJECTS
+        how = ("unpack-objects", "-q") if is_small else ("index-pack", "--stdin", "--fix-thin")
+        answer = await self._run(how, git_dir=git_dir, fd=fd, given=pack)
+        return answer.code == 0
+
+    async def collect_garbage(self, *, git_dir: Path, fd: int) -> None:
+        """Pack the mirror and drop what nothing points to; failure is no harm.
+
+        What is younger than a revision takes to be read stays, since somebody may be reading it.
+        """
+        collect = ("gc", "--quiet", f"--prune={_GRACE}")
+        answer = await self._run(collect, git_dir=git_dir, fd=fd)
+        if answer.code:
+            # What a power cut left half written cannot be packed, but passed over.
+            apart = ("-c", "gc.cruftPacks=false", *collect)
+            await self._run(apart, git_dir=git_dir, fd=fd)
+
+    async def _run(
+        self,
+        arguments: Sequence[str],
+        *,
+        git_dir: Path,
+        fd: int | None,
+        output_limit: int = program.MAX_OUTPUT_BYTES,
+        given: bytes = b"",
+    ) -> Answer:
+        folder = private_folder(self._secrets_prefix, self._secret_files)
         try:
             return await program.run(
                 arguments,
                 environment=self._environment(folder, git_dir),
                 file_limit=self._size_limit,
                 inherit=() if fd is None else (fd,),
+                output_limit=output_limit,
+                given=given,
             )
         finally:
             if folder is not None:
@@ -194,6 +271,17 @@ class Transport:
         return program.isolated(config, extra)
 
 
+def _takes_options(path: Path) -> bool:
+    """Whether a repository on this machine does; a server has to be asked by a push."""
+    try:
+        repository = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+        return "receive.advertisePushOptions" in repository.config and repository.config.get_bool(
+            "receive.advertisePushOptions"
+        )
+    except (pygit2.GitError, ValueError):
+        return True
+
+
 def _secret_files(remote: Remote, address: Address) -> Mapping[str, str]:
     secrets = remote.secrets or {}
     if address.protocol == "ssh":
@@ -210,7 +298,7 @@ def _secret_files(remote: Remote, address: Address) -> Mapping[str, str]:
     return {key: secrets[key].rstrip("\n") + "\n" for key in wanted if secrets.get(key)}
 
 
-def _private_folder(path_prefix: str, files: Mapping[str, str]) -> Path | None:
+def private_folder(path_prefix: str, files: Mapping[str, str]) -> Path | None:
     """A folder with `files` that nobody else can read; None where there are none."""
     if not files:
         return None

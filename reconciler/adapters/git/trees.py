@@ -35,15 +35,21 @@ ReadSize = Callable[[str], int]
 class Comparison:
     """One walk over what differs between two trees.
 
-    `read_tree` gives the bytes of a tree, None where it is over `MAX_TREE_BYTES`.
+    `read_tree` gives the bytes of a tree, None where it is over `MAX_TREE_BYTES`. More than
+    `max_paths` differing files and folders raise `SourceInvalid`.
     """
 
-    def __init__(self, read_tree: ReadTree, read_size: ReadSize) -> None:
+    def __init__(
+        self, read_tree: ReadTree, read_size: ReadSize, *, max_paths: int = MAX_PATHS
+    ) -> None:
         self._read_tree = read_tree
+        self._max_paths = max_paths
         self._read_size = read_size
         self.removed: list[FileChange] = []
         self.written: list[FileChange] = []
         self.refused: list[Refusal] = []
+        # Without a file in them they add nothing to the above, and cost as much.
+        self._folders = 0
 
     def result(self) -> TreeDiff:
         """Removals come first: one of them may cover a folder that is written anew."""
@@ -53,6 +59,8 @@ class Comparison:
         """Compare one folder, and those below it that differ."""
         if old == new:
             return
+        self._count()
+        self._folders += 1
         old_bytes, new_bytes = self._bytes(old), self._bytes(new)
         if new_bytes is None:
             self.refused.append(
@@ -94,9 +102,10 @@ class Comparison:
         return raw if raw is not None and _ENTRIES.fullmatch(raw) else None
 
     def _count(self) -> None:
-        if len(self.removed) + len(self.written) + len(self.refused) >= MAX_PATHS:
+        found = len(self.removed) + len(self.written) + len(self.refused)
+        if found + self._folders >= self._max_paths:
             raise SourceInvalid(
-                f"more than {MAX_PATHS} paths differ; point `path` at a smaller folder"
+                f"more than {self._max_paths} paths differ; point `path` at a smaller folder"
             )
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
-from reconciler.adapters.git import objects
-from reconciler.adapters.git.mirror import Mirror, previous, tracked
+from reconciler.adapters.git import channels, objects, wire
+from reconciler.adapters.git.mirror import Mirror, keep_previous, tracked
 from reconciler.adapters.git.transport import Transport
 from reconciler.errors import ScriptOpsError, SourceInvalid, SourceUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A second is usual; meanwhile nobody else has the mirror.
+_TIDY_SECONDS = 20.0
 
 
 class Upstream:
@@ -24,6 +33,7 @@ class Upstream:
         self.mirror = mirror
         self.transport = transport
         self.address = transport.address
+        self._is_spoken = channels.is_spoken(transport.address)
 
     @asynccontextmanager
     async def deadline(self, timeout: timedelta) -> AsyncIterator[None]:
@@ -42,18 +52,33 @@ class Upstream:
 
         Of a repository on this machine the ref itself is read; whatever hinders that, git tells.
         """
-        tip, _ = await self._ask(ref)
+        tip, _ = await self._converse(lambda server: server.ask(ref)) or await self._ask_git(ref)
         return tip
 
-    async def require(self, ref: str) -> str:
-        """As `ask`, for a ref that has to be there."""
-        tip, holds_anything = await self._ask(ref)
+    async def follow(self, ref: str, lock: int) -> bool:
+        """Make the mirror's tracked ref what the remote's is, which has to be there; whether it was
+        anything else.
+        """
+        known = None if self.mirror.is_damaged else await self.mirror.tip(tracked(ref))
+
+        async def news(server: wire.Conversation) -> tuple[str | None, bool, bytes]:
+            tip, holds_anything = await server.ask(ref)
+            if tip is None or known is None or tip == known:
+                return tip, holds_anything, b""
+            return tip, holds_anything, await server.fetch(tip, have=known)
+
+        told = await self._converse(news) or (*await self._ask_git(ref), b"")
+        tip, holds_anything, pack = told
         if tip is None and not holds_anything:
             raise SourceInvalid(f"{self.address} is empty; push a branch to it")
         if tip is None:
             branch = ref.removeprefix("refs/heads/")
             raise SourceInvalid(f"{self.address} has no branch {branch!r}; correct the name")
-        return tip
+        if tip == known:
+            return False
+        if not pack or not await self._take(pack, ref, tip, lock):
+            await self.bring(ref, lock)
+        return True
 
     async def bring(self, ref: str, lock: int) -> None:
         """Make the mirror's tracked ref what the remote's is, with all trees and blobs of it.
@@ -87,13 +112,34 @@ class Upstream:
             raise failure or error from error
 
     async def tidy(self, lock: int) -> None:
-        """Pack what has gathered. Best effort: a failure is met again, with words, by a fetch."""
+        """Pack what has gathered, for a bounded time, after which as much again has to gather.
+
+        Best effort: a failure is met again, with words, by a fetch.
+        """
         if await self.mirror.is_crowded():
             await self.mirror.forget_history()
-            await self.transport.collect_garbage(git_dir=self.mirror.path, fd=lock)
-            await self.mirror.reopen()
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_TIDY_SECONDS):
+                        await self.transport.collect_garbage(git_dir=self.mirror.path, fd=lock)
+            finally:
+                await self.mirror.reopen()
 
-    async def _ask(self, ref: str) -> tuple[str | None, bool]:
+    async def _converse(self, talk: Callable[[wire.Conversation], Awaitable[T]]) -> T | None:
+        """What comes of a conversation; None where there was none, and git is to be asked."""
+        if self._is_spoken:
+            try:
+                async with self.transport.conversation() as server:
+                    return await talk(server)
+            except wire.Unspoken as error:
+                self._is_spoken = False
+                log.debug("left to git", extra={"url": str(self.address), "error": str(error)})
+            except (OSError, EOFError, UnicodeError) as error:
+                # This time; and git has words for what the matter is.
+                log.debug("left to git", extra={"url": str(self.address), "error": str(error)})
+        return None
+
+    async def _ask_git(self, ref: str) -> tuple[str | None, bool]:
         path = self.address.path
         if path is not None:
             local = await self.mirror.run(lambda: _read_local(path, ref))
@@ -101,13 +147,12 @@ class Upstream:
                 return local
         return await self.transport.advertised(ref)
 
-    async def _fetch(self, ref: str, lock: int) -> None:
-        def keep_previous(repository: pygit2.Repository) -> None:
-            commit = objects.target(repository, tracked(ref))
-            if commit is not None:
-                objects.set_target(repository, previous(ref), commit)
+    async def _take(self, pack: bytes, ref: str, tip: str, lock: int) -> bool:
+        unpacked = await self.transport.unpack(pack, git_dir=self.mirror.path, fd=lock)
+        return unpacked and await self.mirror.move(ref, tip)
 
-        await self.mirror.call(keep_previous)
+    async def _fetch(self, ref: str, lock: int) -> None:
+        await self.mirror.call(lambda repository: keep_previous(repository, ref))
         await self.transport.fetch([_refspec(ref)], git_dir=self.mirror.path, fd=lock)
 
     async def _other_refs(self, ref: str) -> Sequence[str]:

@@ -7,5 +7,6 @@ belong to the callers.
 
 from reconciler.adapters.kube.cluster import KubeCluster
 from reconciler.adapters.kube.credentials import connect
+from reconciler.adapters.kube.remote import RemoteClusters
 
-__all__ = ["KubeCluster", "connect"]
+__all__ = ["KubeCluster", "RemoteClusters", "connect"]

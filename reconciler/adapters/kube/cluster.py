@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
+from reconciler.adapters.kube.access import KubeAccess
 from reconciler.adapters.kube.events import MERGE_PATCH, Recorder
 from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused
 from reconciler.adapters.kube.ownership import owners_of
@@ -43,9 +44,17 @@ class KubeCluster:
     """See `reconciler.ports.cluster.Cluster` for what is promised."""
 
     def __init__(self, transport: Transport, *, watch_grace: timedelta = WATCH_GRACE) -> None:
-        self._watch_grace = watch_grace.total_seconds()
+        self._watch_grace = watch_grace
         self._transport = transport
         self._recorder = Recorder(transport)
+
+    def access(self, *, audience: str) -> KubeAccess:
+        """Whose tokens for `audience` are, and what they may do; for as long as this is open."""
+        return KubeAccess(self._transport, audience=audience)
+
+    def acting_as(self, account: ObjectKey) -> KubeCluster:
+        user = f"system:serviceaccount:{account.namespace}:{account.name}"
+        return KubeCluster(self._transport.impersonating(user), watch_grace=self._watch_grace)
 
     async def resources(self) -> frozenset[Resource]:
         versions = sorted({(resource.group, resource.version) for resource in KNOWN})
@@ -101,7 +110,7 @@ class KubeCluster:
         await self._transport.stream(
             path,
             query=query,
-            seconds=seconds + self._watch_grace,
+            seconds=seconds + self._watch_grace.total_seconds(),
             hear=Lines(shape, hear, doing=f"watch {path}"),
         )
 

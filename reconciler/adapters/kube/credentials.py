@@ -17,6 +17,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from reconciler.adapters.kube.cluster import WATCH_GRACE, KubeCluster
 from reconciler.adapters.kube.transport import Transport
+from reconciler.core.pacing import REQUESTS, Rate
 from reconciler.errors import Stalled
 
 # A credential plugin that hangs must not hang us.
@@ -37,6 +38,7 @@ async def connect(
     *,
     kubeconfig: str | None = None,
     context: str | None = None,
+    rate: Rate = REQUESTS,
     watch_grace: timedelta = WATCH_GRACE,
 ) -> KubeCluster:
     """The cluster that kubectl would talk to with the same arguments and environment.
@@ -59,7 +61,7 @@ async def connect(
     # The client would look into ~/.netrc, in a thread, before every request; proxies are the only
     # thing of the environment that kubectl heeds, too.
     configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
-    return KubeCluster(Transport(ApiClient(configuration)), watch_grace=watch_grace)
+    return KubeCluster(Transport(ApiClient(configuration), rate=rate), watch_grace=watch_grace)
 
 
 def _files(kubeconfig: str | None) -> Sequence[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -21,6 +22,11 @@ from reconciler.errors import (
 
 # Messages of admission webhooks and of CRDs with many faults run to kilobytes.
 MESSAGE_CHARACTERS = 1000
+# What may be done where rules are deployed, as RBAC words its refusals.
+_DEPLOYING = re.compile(
+    r"cannot (create|patch|delete) resource "
+    r'"(scripts|devices|devicemodels)" in API group "[a-z.]+" in the namespace'
+)
 
 
 class Cause(NamedTuple):
@@ -76,7 +82,7 @@ def translate(
         case 403 if any(cause.reason == "NamespaceTerminating" for cause in causes):
             return ObjectNotFound(message)
         case 401 | 403:
-            return Forbidden(message)
+            return Forbidden(f"{message}{_remedy(message)}")
         case 504 if any(cause.reason == "ResourceVersionTooLarge" for cause in causes):
             # Not reached yet by this server, or gone with a restored backup: list again.
             return Expired(message)
@@ -86,6 +92,17 @@ def translate(
             return ObjectInvalid(message)
         case _:
             return ClusterUnavailable(message)
+
+
+def _remedy(refusal: str) -> str:
+    """Which of our roles gives a right that RBAC says is missing; "" where none of them does."""
+    if "cannot impersonate resource" in refusal:
+        role = "scriptops-impersonator"
+    elif _DEPLOYING.search(refusal):
+        role = "scriptops-deployer"
+    else:
+        return ""
+    return f"; a RoleBinding to the ClusterRole {role} in that namespace grants it"
 
 
 def _retry_after(headers: Mapping[str, str], details: JsonObject) -> timedelta | None:

@@ -1,8 +1,9 @@
-"""Requests to a Kubernetes API server: bounded in time, size and number."""
+"""Requests to a Kubernetes API server: bounded in time, size, number and rate."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from yarl import URL
 from reconciler.adapters.kube.failures import translate
 from reconciler.adapters.kube.stream import Stream
 from reconciler.core.objects import Json, JsonObject, mapping
+from reconciler.core.pacing import REQUESTS, Bucket, Rate
 from reconciler.errors import ClusterUnavailable
 
 CONNECT_SECONDS = 10.0
@@ -43,12 +45,23 @@ Query = Mapping[str, str]
 class Transport:
     """Sends requests with the credentials of an `ApiClient`; raises only our errors.
 
-    To be used and closed in one event loop.
+    No more of them than `rate` says, watches apart. To be used and closed in one event loop.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, rate: Rate = REQUESTS) -> None:
         self._client = client
         self._places = asyncio.Semaphore(CONCURRENT_REQUESTS)
+        self._bucket = Bucket(rate, now=asyncio.get_running_loop().time())
+        self._headers: dict[str, str] = {}
+
+    def impersonating(self, user: str) -> Transport:
+        """One that asks as `user`, with the groups that the server knows a ServiceAccount to have.
+
+        It has the same connections, places and rate.
+        """
+        other = copy.copy(self)
+        other._headers = {"Impersonate-User": user}  # noqa: SLF001 - of the same class
+        return other
 
     async def call(
         self,
@@ -78,11 +91,21 @@ class Transport:
         """What is answered."""
         doing = f"{method} {path}"
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
+        await self._turn()
         async with (
             self._places,
             self._request(method, path, query, timeout, body, content_type) as response,
         ):
             return await _read(response, doing)
+
+    async def _turn(self) -> None:
+        pause = self._bucket.take(asyncio.get_running_loop().time())
+        if pause:
+            try:
+                await asyncio.sleep(pause)
+            except asyncio.CancelledError:
+                self._bucket.give_back()
+                raise
 
     async def stream(
         self, path: str, *, query: Query, seconds: float, hear: Callable[[bytes], None]
@@ -226,6 +249,7 @@ class Transport:
             "Content-Type": content_type,
             "User-Agent": "scriptops",
             **({"Authorization": token} if token else {}),
+            **self._headers,
         }
 
 

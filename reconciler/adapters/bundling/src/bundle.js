@@ -27,15 +27,16 @@ function isInstalled(name, importer) {
 const files = {
   name: "files",
   resolveId(specifier, importer) {
+    const refuse = (message) => this.error({ message, importer });
     if (isBuiltin(specifier)) {
-      this.error(`"${specifier}" is a part of Node or Deno, which rules do not have; use the Web APIs`);
+      refuse(`"${specifier}" is a part of Node or Deno, which rules do not have; use the Web APIs`);
     }
     if (/^(https?|jsr|npm):/.test(specifier)) {
-      this.error(`"${specifier}" is not in this repository; install the package with npm and import it by name`);
+      refuse(`"${specifier}" is not in this repository; install the package with npm and import it by name`);
     }
     const name = specifier.match(/^(?:@[^/]+\/)?[^./\0#][^/]*/)?.[0];
     if (importer !== undefined && name !== undefined && !isInstalled(name, importer)) {
-      this.error(`"${name}" is not installed; npm install ${name}, or correct the name`);
+      refuse(`"${name}" is not installed; npm install ${name}, or correct the name`);
     }
   },
   load(id) {
@@ -59,11 +60,11 @@ const files = {
 };
 
 function refusal(error) {
-  const { code, message, loc, id, watchFiles } = error;
+  const { code, message, loc, importer, id, watchFiles } = error;
   if (code === "INVALID_TLA_FORMAT") {
     return { message: "await is not available outside of functions; await inside main()", file: named(id ?? entry), line: 0, column: 0 };
   }
-  const file = loc?.file ?? id ?? watchFiles?.at(-1) ?? entry;
+  const file = loc?.file ?? importer ?? id ?? watchFiles?.at(-1) ?? entry;
   const text = message.replace(/^\[plugin [^\]]*\] /, "").replace(/^\S+ \(\d+:\d+\): /, "");
   return {
     message: text.replaceAll(`${root}${sep}`, "").replaceAll(`${root.slice(1)}${sep}`, "").replace(/\.$/, ""),

@@ -47,7 +47,7 @@ function inMemory({ files, maps, name }, refuse) {
 }
 
 function told({ message = "it cannot be linked", loc, id }, name) {
-  const text = message.replace(/^\S+ \(\d+:\d+\): /, "").replace(/\.$/, "");
+  const text = message.replace(/^\S+ \(\d+:\d+\): /, "").replace(/ \(Note that you need plugins[^)]*\)/, "").replace(/\.$/, "");
   const file = loc?.file ?? id;
   if (file === undefined) return text;
   return `SyntaxError: ${text} (${name(file)}${loc === undefined ? "" : `:${loc.line}:${loc.column + 1}`})`;

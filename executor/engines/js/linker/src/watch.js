@@ -1,9 +1,10 @@
-// Finds where a script drops what may be a promise, and puts a call of the host around it; the value
-// of this bundle is what Python talks to.
+// Finds where a script drops what may be a promise, or keeps what is one, and puts a call of the host
+// around it; the value of this bundle is what Python talks to.
 //
 // The script is text here: nothing of it runs. Lines stay lines; `columns` leads back to the author's.
 import { parse } from "acorn";
 import { walk } from "estree-walker";
+import { Names } from "./names.js";
 
 // Known to give no promise, where the name means what the host made.
 const PLAIN = {
@@ -17,11 +18,21 @@ const FRESH = { __proto__: null, Device: /^commitDevice$/ };
 // The host calls back and drops what comes of it.
 const CALLS_BACK = new Set(["setTimeout", "setInterval", "queueMicrotask"]);
 const DROPS_RESULTS = { __proto__: null, forEach: 0, addEventListener: 1 };
+// What these are given or call back, they look at themselves.
+const LOOKS_AT = /^(?:all|allSettled|any|race)$/;
+const HANDLES = /^(?:then|catch|finally)$/;
+// They call back with each item, and know nothing of promises.
+const FOR_EACH_ITEM = /^(?:map|flatMap|filter|some|every|find\w*|reduce\w*|sort|toSorted|from)$/;
+const MAPS = /^(?:map|flatMap|from)$/;
 const FUNCTIONS = /^(?:FunctionDeclaration|FunctionExpression|ArrowFunctionExpression)$/;
 
 const methodOf = (node) =>
   (node.type === "CallExpression" && node.callee.type === "MemberExpression" && !node.callee.computed
     ? node.callee.property.name : undefined);
+
+const isAsync = ({ type, async, generator }) => FUNCTIONS.test(type) && async && !generator;
+// Whether a call gives an array of promises, going by its name and its callback.
+const mapsToPromises = (node) => MAPS.test(methodOf(node) ?? "") && node.arguments.some(isAsync);
 
 // The global of `table` that a call is a method of.
 function globalOf(node, table) {
@@ -42,18 +53,38 @@ const says = (source) => (source.includes("\\u") ? source + unescaped(source) : 
 
 // Where what is put in begins and ends, and as what: the letter is that of a function of the host.
 //
-// d: the value is dropped. a: it is awaited; s: so is a sequence. c: a callback, whose values are dropped.
+// d: the value is dropped, or a promise is kept. a: it is awaited; s: so is a sequence, i: so are its
+// items. c: a callback, whose values are dropped, or kept by who knows whom. m: the items are promises.
 function placesIn(tree) {
   const places = [];
   const said = new Set();
   const functions = [];
+  const names = new Names();
+  // The nodes above, and those that stand in a place.
+  const above = [];
+  const placed = new Set();
+  // Inside of an optional chain: who begins it may end it early.
+  const linked = new Set();
+  const calledBack = new Set();
+  // Places that count when the name in them turns out to be that of what gives a promise.
+  const perhaps = [];
   let callsBack = false;
 
   // Unless `global` is the host's, and known to make it needless.
-  const put = (letter, { start, end }, global) => { places.push({ letter, start, end, global }); };
+  function put(letter, node, global) {
+    const { start, end } = node;
+    placed.add(node);
+    places.push({ letter, start, end, global });
+  }
 
   function awaited(node) {
     put(node.type === "SequenceExpression" ? "s" : "a", node, globalOf(node, FRESH));
+  }
+
+  // Its items are awaited, one after the other.
+  function itemsAwaited(node) {
+    if (node.type === "SequenceExpression") itemsAwaited(node.expressions.at(-1));
+    else if (node.type !== "SpreadElement") put("i", node);
   }
 
   // `node` is evaluated, and nobody keeps its value.
@@ -61,7 +92,7 @@ function placesIn(tree) {
     switch (node.type) {
       case "CallExpression":
         // A constructor's `super()` gives the instance, which its maker has.
-        if (node.callee.type !== "Super") put("d", node, globalOf(node, PLAIN));
+        if (node.callee.type !== "Super") put(mapsToPromises(node) ? "m" : "d", node, globalOf(node, PLAIN));
         break;
       case "NewExpression":
       case "TaggedTemplateExpression": put("d", node); break;
@@ -86,9 +117,77 @@ function placesIn(tree) {
     else if (callback.type === "Identifier" && method === "forEach") put("c", callback);
   }
 
+  // What is called back by somebody, and whether that one looks at what comes of it.
+  function given(node) {
+    const method = methodOf(node);
+    const isLookedAt = HANDLES.test(method ?? "") || CALLS_BACK.has(node.callee.name)
+      || (mapsToPromises(node) && !linked.has(node));
+    for (const callback of node.arguments) {
+      if (FUNCTIONS.test(callback.type)) calledBack.add(callback);
+      if (isLookedAt || placed.has(callback) || method === "addEventListener") continue;
+      if (isAsync(callback)) put("c", callback);
+      else if (callback.type === "Identifier" && FOR_EACH_ITEM.test(method ?? "")) {
+        perhaps.push({ letter: "c", node: callback, name: callback.name });
+      }
+    }
+  }
+
+  // Whether what stands at `depth` is given to one that looks at every promise in it.
+  function isLookedAtBy(depth) {
+    const parent = above[depth - 1];
+    if (parent?.type === "ArrayExpression") return isLookedAtBy(depth - 1);
+    return parent?.type === "CallExpression" && parent.callee.object?.name === "Promise"
+      && LOOKS_AT.test(methodOf(parent) ?? "") && parent.callee !== above[depth];
+  }
+
+  // Whether somebody looks at the value of the node on top, or it is somebody else's to look at.
+  function isPassedOn() {
+    for (let depth = above.length - 1; depth > 0; depth -= 1) {
+      const node = above[depth];
+      const parent = above[depth - 1];
+      if (placed.has(node) || isLookedAtBy(depth)) return true;
+      switch (parent.type) {
+        case "LogicalExpression": break;
+        case "ChainExpression": break;
+        case "ConditionalExpression": if (node === parent.test) return false; break;
+        case "SequenceExpression": if (node !== parent.expressions.at(-1)) return true; break;
+        case "AwaitExpression":
+        case "YieldExpression":
+        case "SpreadElement": return true;
+        case "ReturnStatement": return !calledBack.has(functions.at(-1));
+        case "ArrowFunctionExpression": return node !== parent.body || !calledBack.has(parent);
+        case "MemberExpression": return node === parent.object;
+        case "ForOfStatement": return node === parent.right;
+        default: return false;
+      }
+    }
+    return true;
+  }
+
+  // A call whose value is kept.
+  function kept(node) {
+    if (linked.has(node)) return;
+    if (mapsToPromises(node)) {
+      if (!placed.has(node) && !isLookedAtBy(above.length - 1)) put("m", node);
+    } else if (!isPassedOn()) perhaps.push({ letter: "d", node, name: names.of(node) });
+  }
+
+  function chain(node) {
+    let link = node.expression;
+    while (link.type === "CallExpression" || link.type === "MemberExpression") {
+      linked.add(link);
+      link = link.callee ?? link.object;
+    }
+    if (node.expression.type === "CallExpression") kept(node);
+  }
+
   walk(tree, {
     enter(node, parent, key) {
-      if (FUNCTIONS.test(node.type)) functions.push(node);
+      above.push(node);
+      if (FUNCTIONS.test(node.type)) {
+        functions.push(node);
+        names.made(node, parent, key);
+      }
       switch (node.type) {
         case "ExpressionStatement": drop(node.expression); break;
         case "ForStatement":
@@ -100,12 +199,27 @@ function placesIn(tree) {
         case "AwaitExpression": awaited(node.argument); break;
         case "YieldExpression":
         case "ReturnStatement": {
-          // An asynchronous generator awaits these by itself.
+          // An asynchronous generator awaits these by itself; who asks another one may do so.
           const { async, generator } = functions.at(-1) ?? {};
-          if (async && generator && !node.delegate && node.argument !== null) awaited(node.argument);
+          if (node.argument === null) break;
+          if (generator && (async || node.type === "YieldExpression")) {
+            if (!node.delegate) awaited(node.argument);
+            else if (async) itemsAwaited(node.argument);
+          } else if (!async && functions.length > 0) names.gives(functions.at(-1), node.argument);
           break;
         }
-        case "CallExpression": called(node); break;
+        case "ForOfStatement": if (node.await) itemsAwaited(node.right); break;
+        case "ChainExpression": chain(node); break;
+        case "NewExpression":
+          given(node);
+          kept(node);
+          break;
+        case "CallExpression":
+          called(node);
+          given(node);
+          if (methodOf(node) === "fromAsync" && node.arguments.length > 0) itemsAwaited(node.arguments[0]);
+          kept(node);
+          break;
         case "Identifier":
           if (CALLS_BACK.has(node.name)) callsBack = true;
           if (parent.type !== "MemberExpression" || (key === "property" && parent.computed)) said.add(node.name);
@@ -113,11 +227,16 @@ function placesIn(tree) {
         default:
       }
     },
-    leave(node) { if (FUNCTIONS.test(node.type)) functions.pop(); },
+    leave(node) {
+      above.pop();
+      if (FUNCTIONS.test(node.type)) functions.pop();
+    },
   });
+  names.settle();
+  for (const { letter, node, name } of perhaps) if (names.has(name)) put(letter, node, globalOf(node, PLAIN));
   // A script that says the name in another way may have made it mean something else.
   const needed = places.filter(({ global }) => global === undefined || said.has(global));
-  return callsBack || needed.some(({ letter }) => letter === "d" || letter === "c") ? needed : [];
+  return callsBack || needed.some(({ letter }) => /[dmc]/.test(letter)) ? needed : [];
 }
 
 // What to put in where, from the front to the back.
@@ -127,7 +246,7 @@ function insertionsOf(places) {
     { at: start, closes: false, length: end - start, text: `${NAME}${letter}(${letter === "s" ? "(" : ""}` },
     {
       at: end, closes: true, length: end - start,
-      text: `${letter === "s" ? ")" : ""},${letter === "d" ? `${site},` : ""}${NAME}${letter})`,
+      text: `${letter === "s" ? ")" : ""},${/[dm]/.test(letter) ? `${site},` : ""}${NAME}${letter})`,
     },
   ]);
   return insertions.sort((a, b) =>

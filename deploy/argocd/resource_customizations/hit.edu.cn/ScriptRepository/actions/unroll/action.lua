@@ -1,0 +1,2 @@
+obj.spec.rollback = nil
+return obj

@@ -1,0 +1,50 @@
+"""GrantsFile: what an operator lets repositories do, outside of all of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from reconciler.api.meta import Model, ObjectName
+
+# Namespace and name of a ScriptRepository; `*` stands for any characters, `?` for one.
+REPOSITORY_PATTERN = r"^[-a-z0-9*?]{1,63}/[-a-z0-9.*?]{1,253}$"
+NAMESPACE_PATTERN = r"^[-a-z0-9*?]{1,63}$"
+
+NamespacePattern = Annotated[str, StringConstraints(pattern=NAMESPACE_PATTERN)]
+
+
+class GrantedKind(StrEnum):
+    SCRIPT = "Script"
+    DEVICE = "Device"
+    DEVICE_MODEL = "DeviceModel"
+
+
+class GrantRule(Model):
+    """What repositories of these names may write, if their `spec.namespaces` asks for it."""
+
+    repositories: Annotated[str, StringConstraints(pattern=REPOSITORY_PATTERN)] = Field(
+        description="`<namespace>/<name>`, both with `*` and `?`."
+    )
+    namespaces: list[NamespacePattern] = Field(
+        default_factory=list,
+        max_length=1_000,
+        description="Namespaces beside the repository's own, with `*` and `?`.",
+    )
+    kinds: list[Annotated[GrantedKind, Field(strict=False)]] = Field(
+        default_factory=lambda: list(GrantedKind), description="Kinds of objects."
+    )
+    default_service_account: ObjectName | None = Field(
+        default=None,
+        description="ServiceAccount of the repository's namespace that acts where it names none.",
+    )
+
+
+class GrantsFile(Model):
+    """The first rule whose `repositories` fits counts; without one, a repository has its own
+    namespace.
+    """
+
+    grants: list[GrantRule] = Field(default_factory=list, max_length=10_000)

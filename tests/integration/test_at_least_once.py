@@ -1,0 +1,100 @@
+"""`qos: AtLeastOnce` as its users meet it: what was accepted is run, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gitserver import Repository
+from tests.support.kube import free_port, wait_until
+from tests.support.rulebook import documents, script
+from tests.support.system import ControllerProcess, Process, ask, is_ready, serving, settings
+
+TEAM = "team"
+SOURCE = b"""\
+function main(number) {
+  const seen = State.get("seen") ?? [];
+  State.set("seen", [...seen, number]);
+}
+"""
+NOTHING: dict[str, Any] = {"metadata": {"generation": 0}}
+ROUNDS = 4
+EACH = 15
+
+
+def rules() -> dict[str, bytes]:
+    policy = {"webhook": True, "qos": "AtLeastOnce", "runOnDeploy": False}
+    return {
+        "manifests/ledger.yaml": documents(
+            script("ledger", artifact="ledger", executePolicy=policy)
+        ),
+        "scripts/ledger/1.0.0.js": SOURCE,
+    }
+
+
+def shown(web: str) -> Any:
+    try:
+        items = ask(f"{web}/api/v1alpha1/scripts")["items"]
+    except (OSError, http.client.HTTPException):
+        return NOTHING
+    return next(iter(items), NOTHING)
+
+
+def seen(web: str) -> list[int]:
+    return list(shown(web).get("state", {}).get("seen", []))
+
+
+@pytest.mark.parametrize("victim", ["controller", "executor"])
+def test_everything_that_was_accepted_is_run_though_it_is_killed_again_and_again(
+    tmp_path: Path, git: Repository, victim: str
+) -> None:
+    chance = random.Random(7)
+    grpc, door = free_port(), free_port()
+    web = f"http://127.0.0.1:{door}"
+    git.commit(rules())
+    with serving(settings(tmp_path / "data")) as system:
+        system.repository(TEAM, git.path)
+    controller = ControllerProcess(tmp_path, f"--grpc=127.0.0.1:{grpc}", f"--web=127.0.0.1:{door}")
+    worker = Process(
+        ("executor", f"127.0.0.1:{grpc}", "--workers=1", "--log=json"), tmp_path / "executor.log"
+    )
+    target = controller if victim == "controller" else worker
+    controller.start()
+    worker.start()
+    accepted: list[int] = []
+    try:
+        wait_until(lambda: is_ready(shown(web)), what="it is ready")
+        for round_ in range(ROUNDS):
+            timer = threading.Timer(chance.uniform(0.05, 0.4), target.kill)
+            timer.start()
+            numbers = range(round_ * EACH, (round_ + 1) * EACH)
+            accepted += [number for number in numbers if posted(web, number)]
+            timer.join()
+            target.start()
+            wait_until(lambda: is_ready(shown(web)), what="it is ready again")
+        wait_until(lambda: set(accepted) <= set(seen(web)), what="all of it was run")
+    finally:
+        for process in (worker, controller):
+            if process.code is None:
+                process.stop()
+    assert len(accepted) >= EACH
+
+
+def posted(web: str, number: int) -> bool:
+    hook = f"{web}/api/v1alpha1/webhook?namespace={TEAM}&name=ledger"
+    try:
+        ask(hook, method="POST", body=number)
+    except urllib.error.HTTPError as error:
+        if error.code < 500 and error.code not in {409, 425, 429}:
+            raise
+        return False
+    except (OSError, http.client.HTTPException):
+        # Nobody knows whether it was taken; it may be run, and need not.
+        return False
+    return True
