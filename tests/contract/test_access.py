@@ -180,6 +180,24 @@ def test_a_token_says_who_and_rights_say_what(authority: Made) -> None:
     run(check())
 
 
+@pytest.mark.parametrize(
+    "namespace",
+    ["", "*", "{}/", "{}\0", " {}", "{}*", "../{}", "{}/../kube-system", "%s", "-", "\N{SNOWMAN}"],
+)
+def test_what_only_looks_like_a_namespace_opens_none(authority: Made, namespace: str) -> None:
+    async def check() -> None:
+        async with authority() as it:
+            token = it.token("reader", Act.LIST_SCRIPTS, Act.TRIGGER)
+            caller = await it.access.identify(token)
+            assert caller is not None
+            await granted(it.access, caller, Right(Act.LIST_SCRIPTS, it.namespace))
+            odd = namespace.format(it.namespace)
+            assert not await it.access.allows(caller, Right(Act.LIST_SCRIPTS, odd))
+            assert not await it.access.allows(caller, Right(Act.TRIGGER, odd, "lamp"))
+
+    run(check())
+
+
 def test_all_namespaces_are_asked_for_by_none(authority: Made) -> None:
     async def check() -> None:
         async with authority() as it:
