@@ -92,6 +92,8 @@ class Scripts:
         self._clock = clock
         self._dependencies = Dependencies(world)
         self._facts: dict[str, RunFacts] = {}
+        # Whose newest runs are in no status yet.
+        self._untold: set[ObjectKey] = set()
         # By (namespace, digest): None while good, else why it cannot be loaded.
         self._loaded: dict[tuple[str, str], str | None] = {}
         self._waiting_for: dict[tuple[str, str], set[ObjectKey]] = {}
@@ -172,11 +174,18 @@ class Scripts:
             failures=facts.failures + (last.outcome is not Outcome.SUCCEEDED),
         )
         before = facts.last.outcome if facts.last is not None else None
+        self._untold.add(key)
         self.loop.add_after(key, COUNT_SECONDS if last.outcome is before else 0)
 
     # The reconcile.
 
+    async def settle(self) -> None:
+        """Once the loop has ended: wish for the status of all whose runs are not told yet."""
+        for key in tuple(self._untold):
+            await self._reconcile(key)
+
     async def _reconcile(self, key: ObjectKey) -> Result:
+        self._untold.discard(key)
         record = self._world.scripts.get(key)
         if record is None:
             return Result()

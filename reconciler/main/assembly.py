@@ -476,6 +476,7 @@ class Controller:
     async def _let_go(self) -> None:
         await self._sessions.stop()
         await self.dispatcher.drained()
+        await self.scripts.settle()
         self.auditing.flush()
         await self.environments.stop()
         await self.statuses.flush()

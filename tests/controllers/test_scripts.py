@@ -564,6 +564,22 @@ def test_status_that_we_wrote_is_no_reason_to_reconcile():
     finish(check())
 
 
+def test_runs_that_were_counted_and_not_told_are_told_at_the_end():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor = await deployed(rig)
+            rig.statuses_told.clear()
+            await rig.report("31")
+            await answer_all(rig, executor)
+            assert rig.statuses_told == []
+            await rig.scripts.settle()
+            await rig.scripts.settle()
+            assert [(s.runs, transition) for s, transition in rig.statuses_told] == [(2, False)]
+
+    finish(check())
+
+
 def test_listener_is_told_of_every_status_and_whether_it_is_a_transition():
     async def check() -> None:
         rig = Rig()
