@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def test_up_deploys_what_the_named_cluster_gets(tmp_path: Path, git: Repository)
 
 def scriptops(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["scriptops", *arguments],
+        [sys.executable, "-m", "reconciler", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

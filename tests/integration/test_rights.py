@@ -201,12 +201,12 @@ async def tell_again(kube: KubeServer, team: str) -> None:
 def test_what_a_controller_asks_for_is_what_it_is_granted_and_nothing_is_denied(
     kube: KubeServer, tmp_path: Path, git: Repository, command_line: CommandLine
 ) -> None:
-    team = kube.namespace("rights")
+    team, before = kube.namespace("rights"), kube.audited()
     with running_on(kube, tmp_path, layout=LAYOUT) as running:
         journey(running, team, git, command_line)
         asyncio.run(tell_again(kube, team))
     # Watches are in the log when they have ended.
-    asked = [it for it in kube.asked(team) if it.resource]
+    asked = [it for it in kube.asked(team, since=before) if it.resource]
     assert [it for it in asked if not it.allowed] == []
     assert {it.right for it in asked} == granted(IN_ALL, IN_GRANTED) - {CREATE_BY_APPLY}
 

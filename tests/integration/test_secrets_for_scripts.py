@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -286,7 +287,7 @@ def recipients(folder: Path, recipient: str) -> Path:
 
 def scriptops(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["scriptops", *arguments],
+        [sys.executable, "-m", "reconciler", *arguments],
         cwd=ROOT,
         input=given,
         capture_output=True,

@@ -330,10 +330,18 @@ class KubeServer:
             every=0.01,
         )
 
-    def asked(self, *namespaces: str) -> list[Asked]:
-        """What the ServiceAccount has asked for up to now: in all the cluster and these."""
+    def audited(self) -> int:
+        """How many lines the audit log has."""
+        return len(self._audit_log.read_text().splitlines()) if self._audit_log.exists() else 0
+
+    def asked(self, *namespaces: str, since: int = 0) -> list[Asked]:
+        """What the ServiceAccount has asked for up to now: in all the cluster and these.
+
+        `since` leaves out what was asked before the log had so many lines: by others, perhaps while
+        the server had just been started and did not know its own roles yet.
+        """
         lines = self._audit_log.read_text().splitlines() if self._audit_log.exists() else []
-        found = [_asked(json.loads(line)) for line in lines]
+        found = [_asked(json.loads(line)) for line in lines[since:]]
         return [it for it in found if not it.namespace or it.namespace in namespaces]
 
     def apply_crds(self, definitions: Sequence[Mapping[str, Any] | Path]) -> None:
