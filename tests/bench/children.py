@@ -34,7 +34,11 @@ def family(pid: int) -> Iterator[int]:
     """`pid` and all its descendants that live."""
     yield pid
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text("ascii").split():
+        try:
+            children = (thread / "children").read_text("ascii").split()
+        except FileNotFoundError:  # it has ended since it was listed
+            continue
+        for child in children:
             yield from family(int(child))
 
 
