@@ -10,6 +10,7 @@ import pytest
 from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS, ObjectKey
 from tests.integration.conftest import Kubernetes
 from tests.support.gitserver import Repository
+from tests.support.kube import wait_until
 from tests.support.rulebook import QUIET, documents, script
 from tests.support.system import (
     System,
@@ -69,6 +70,7 @@ def steps(system: System, team: str, git: Repository) -> None:
     git.commit(rules("1", first="1.0.0"))
     for name in keys:
         is_at(name, "1")
+    wait_until(lambda: bool(system.runs(*keys["second"])), what="second has run")
     [ran] = system.runs(*keys["second"])
 
     # It does not load: its own wave goes on, the others wait, and run as they did.
@@ -81,7 +83,7 @@ def steps(system: System, team: str, git: Repository) -> None:
     git.commit(rules("2", first="1.0.0"))
     for name in keys:
         is_at(name, "2")
-    assert len(system.runs(*keys["second"])) == 2
+    wait_until(lambda: len(system.runs(*keys["second"])) == 2, what="second has run again")
 
     # It has no artifact, so it stays as it is, and so do later waves.
     git.commit(rules("3", first="9.0.0"))
