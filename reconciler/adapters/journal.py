@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 from reconciler.adapters.database import open_database
+from reconciler.adapters.groupcommit import GroupCommit
 from reconciler.core.objects import Json, ObjectKey, mapping, sequence, text
 from reconciler.core.runs import Cause, Run, RunId, RunKey
-from reconciler.errors import Transient
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +27,6 @@ CREATE TABLE runs (
 """
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What is written together: the run of each id, None for one that goes."""
-
-    rows: dict[RunId, Run | None] = field(default_factory=dict)
-    is_written: bool = False
-    error: sqlite3.Error | None = None
-
-
 class SqliteJournal:
     """Keeps the promises of `Journal`.
 
@@ -48,8 +37,7 @@ class SqliteJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = open_database(path, version=VERSION, schema=SCHEMA)
-        self._batch = _Batch()
-        self._writing = asyncio.Lock()
+        self._commits: GroupCommit[RunId, Run] = GroupCommit(path, self._write)
 
     def load(self) -> Sequence[Run]:
         rows = self._connection.execute("SELECT id, data, event FROM runs ORDER BY number")
@@ -60,40 +48,22 @@ class SqliteJournal:
         return [run for _, run in found if run is not None]
 
     async def keep(self, run: Run) -> None:
-        batch = self._batch
-        batch.rows[run.key.run_id] = run
-        await self._written(batch)
+        await self._commits.keep(run.key.run_id, run)
 
     def drop(self, run_id: RunId) -> None:
-        self._batch.rows[run_id] = None
+        self._commits.remove(run_id)
 
     async def flush(self) -> None:
-        if self._batch.rows:
-            await self._written(self._batch)
+        await self._commits.flush()
 
     def close(self) -> None:
         """Write what is left, then close. No write may be under way."""
         try:
-            self._write(self._batch.rows)
+            self._commits.write_rest()
         except sqlite3.Error:
             log.exception("journal not written", extra={"path": str(self._path)})
         finally:
             self._connection.close()
-
-    async def _written(self, batch: _Batch) -> None:
-        async with self._writing:
-            if not batch.is_written:
-                self._batch, batch.is_written = _Batch(), True
-                try:
-                    await asyncio.to_thread(self._write, batch.rows)
-                except sqlite3.Error as error:
-                    batch.error = error
-                    for run_id in (run_id for run_id, run in batch.rows.items() if run is None):
-                        self._batch.rows.setdefault(run_id, None)
-        if batch.error is not None:
-            raise Transient(
-                f"{self._path} cannot be written ({batch.error})", reason="StateUnavailable"
-            ) from batch.error
 
     def _write(self, rows: Mapping[RunId, Run | None]) -> None:
         with self._connection:

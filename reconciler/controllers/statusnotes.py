@@ -39,8 +39,8 @@ class _Notes:
 class StatusNotes:
     """Notes what has been settled: that a commit is applied, or why it cannot be.
 
-    Nothing is lost while a push fails; it is tried again with backoff, or with the next commit
-    where a person has to act. A restart notes the newest commit again, which is no change. Not
+    While a push fails the newest `most_waiting` lines are kept; it is tried again with backoff, or
+    with the next commit where a person has to act. A restart notes the newest commit again, which is no change. Not
     promised: a line on commits that were passed over because a newer one had come.
     """
 
@@ -54,6 +54,7 @@ class StatusNotes:
         clock: Clock,
         metrics: Metrics,
         cluster_name: str,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         """`target` says where the notes of a repository are, None for nowhere."""
         self._git = git
@@ -61,6 +62,7 @@ class StatusNotes:
         self._events = events
         self._precedence = precedence
         self._cluster_name = cluster_name
+        self._most_waiting = most_waiting
         self._notes: dict[ObjectKey, _Notes] = {}
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "StatusNotes", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
@@ -82,7 +84,7 @@ class StatusNotes:
             return
         known.last = (commit, line)
         known.waiting[commit] = line
-        while len(known.waiting) > MOST_WAITING:
+        while len(known.waiting) > self._most_waiting:
             del known.waiting[next(iter(known.waiting))]
         self.loop.add_after(record.key, SETTLE)
 

@@ -8,17 +8,15 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from prometheus_client import CollectorRegistry
 
 from reconciler.api.scriptrepository import Counts
-from reconciler.controllers import statusnotes
 from reconciler.controllers.events import Events
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.progress import Progress
 from reconciler.controllers.statuscommits import StatusTarget
-from reconciler.controllers.statusnotes import SETTLE, StatusNotes
+from reconciler.controllers.statusnotes import MOST_WAITING, SETTLE, StatusNotes
 from reconciler.core import conditions
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import ObjectKey
@@ -37,7 +35,7 @@ COMMITS = [f"{number:040x}" for number in range(4)]
 
 
 class Desk:
-    def __init__(self) -> None:
+    def __init__(self, *, most_waiting: int = MOST_WAITING) -> None:
         self.clock = FakeClock()
         self.git = FakeGit()
         self.remote = self.git.add(URL)
@@ -54,6 +52,7 @@ class Desk:
             clock=self.clock,
             metrics=Metrics(CollectorRegistry()),
             cluster_name="edge-1",
+            most_waiting=most_waiting,
         )
 
     @asynccontextmanager
@@ -171,9 +170,9 @@ def test_what_a_server_refuses_is_tried_with_the_next_commit() -> None:
     run(test())
 
 
-def test_while_pushes_fail_only_the_newest_lines_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_pushes_fail_only_the_newest_lines_are_kept() -> None:
     async def test() -> None:
-        desk = Desk()
+        desk = Desk(most_waiting=2)
         desk.remote.fault = SourceUnavailable("no answer")
         for commit in COMMITS:
             await desk.tell(commit)
@@ -181,5 +180,4 @@ def test_while_pushes_fail_only_the_newest_lines_are_kept(monkeypatch: pytest.Mo
         await desk.notes.stop()
         assert desk.noted() == dict.fromkeys(COMMITS[2:], GOOD)
 
-    monkeypatch.setattr(statusnotes, "MOST_WAITING", 2)
     run(test())
