@@ -41,7 +41,8 @@ class StatusNotes:
 
     While a push fails the newest `most_waiting` lines are kept; it is tried again with backoff, or
     with the next commit where a person has to act. A restart notes the newest commit again, which
-    is no change. Not promised: a line on commits that were passed over because a newer one had come.
+    is no change. Not promised: a line on commits that were passed over because a newer one had
+    come.
     """
 
     def __init__(
