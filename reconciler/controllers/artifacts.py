@@ -82,7 +82,7 @@ class Artifacts:
         return found
 
     def _own(self, record: ScriptRecord, spec: ScriptSpec) -> Found:
-        owner = self._world.repository(record.repository_uid) if record.repository_uid else None
+        owner = self._world.applied_by(record)
         if owner is None:
             raise Stalled(
                 "no repository applied this Script; set spec.manifest.register, or commit it to a "

@@ -16,7 +16,7 @@ from reconciler.controllers.outcome import Result
 from reconciler.controllers.progress import Progress
 from reconciler.controllers.secrets import Secrets
 from reconciler.controllers.world import World
-from reconciler.core import forges
+from reconciler.core import forges, publishing
 from reconciler.core.deployment import Deployment, Standing
 from reconciler.core.objects import (
     ANNOTATION_DIGEST,
@@ -73,6 +73,8 @@ class CommitStatuses:
         self._latest = latest
         self._passed = passed
         self._deployments: dict[str, Deployment] = {}
+        # For which a repository deployed when its Scripts were counted.
+        self._namespaces: dict[str, frozenset[str]] = {}
         self._paused: dict[str, float] = {}
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "CommitStatus", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
@@ -83,11 +85,13 @@ class CommitStatuses:
     def progressed(self, progress: Progress) -> None:
         record = progress.record
         if record.spec is None or record.spec.forge is None:
-            self._deployments.pop(record.uid, None)
+            self._forget(record.uid)
             return
         deployment = self._deployments.get(record.uid)
-        is_first = deployment is None
-        if deployment is None:
+        namespaces = publishing.served(record)
+        is_first = deployment is None or namespaces != self._namespaces.get(record.uid)
+        if deployment is None or is_first:
+            self._namespaces[record.uid] = namespaces
             deployment = self._deployments[record.uid] = self._survey(record.uid)
         deployment.begin(
             progress.commit, was_ready=is_first and _was_ready(record, progress.commit)
@@ -102,23 +106,31 @@ class CommitStatuses:
     def script_changed(self, delta: Delta[ScriptRecord]) -> None:
         """Scripts that came, went, or have another spec."""
         old, new = delta.old, delta.new
-        for record in (old, new):
-            deployment = self._deployments.get(record.repository_uid) if record else None
+        before, after = self._applied_by(old), self._applied_by(new)
+        for uid, record in {before: old, after: new}.items():
+            deployment = self._deployments.get(uid)
             if record is None or deployment is None:
                 continue
-            if new is None or new.repository_uid != record.repository_uid:
+            if uid != after:
                 deployment.scripts -= 1
                 deployment.stands(record.key, None)
                 deployment.written.pop(record.key, None)
-            elif record is new:
-                deployment.scripts += old is None or old.repository_uid != new.repository_uid
+            else:
+                deployment.scripts += uid != before
                 self._look(deployment, new)
-            self._wake(record.repository_uid)
+            self._wake(uid)
+
+    def _applied_by(self, record: ScriptRecord | None) -> str:
+        """The UID of the repository whose deployment it is of, as that was surveyed, or nothing."""
+        if record is None or not record.is_applied:
+            return ""
+        is_ours = record.key.namespace in self._namespaces.get(record.repository_uid, ())
+        return record.repository_uid if is_ours else ""
 
     def script_status(self, key: ObjectKey, _status: ScriptStatus) -> None:
         """A Script became ready, or is no longer."""
         record = self._world.scripts.get(key)
-        deployment = self._deployments.get(record.repository_uid) if record else None
+        deployment = self._deployments.get(self._applied_by(record))
         if record is not None and deployment is not None:
             self._look(deployment, record)
             self._wake(record.repository_uid)
@@ -132,7 +144,7 @@ class CommitStatuses:
         """All Scripts of a repository as they are now; from here on, changes are heard of."""
         deployment = Deployment()
         for record in self._world.scripts:
-            if record.repository_uid == uid:
+            if self._applied_by(record) == uid:
                 deployment.scripts += 1
                 deployment.stands(record.key, self._standing(record))
         return deployment
@@ -224,7 +236,11 @@ class CommitStatuses:
     def _forget_others(self) -> None:
         present = {record.uid for record in self._world.repositories}
         for uid in self._deployments.keys() - present:
-            del self._deployments[uid]
+            self._forget(uid)
+
+    def _forget(self, uid: str) -> None:
+        self._deployments.pop(uid, None)
+        self._namespaces.pop(uid, None)
 
 
 def _was_ready(record: RepositoryRecord, commit: str) -> bool:

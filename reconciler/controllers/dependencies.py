@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from itertools import chain
 from typing import NamedTuple
 
 from reconciler.controllers.world import World
-from reconciler.core import quarantine
+from reconciler.core import publishing, quarantine
 from reconciler.core.objects import ObjectKey
 from reconciler.core.ordering import wave_of
 from reconciler.core.scripts import ScriptRecord, ready_digest
@@ -20,6 +20,14 @@ from reconciler.errors import Waiting
 RETRY = timedelta(minutes=1)
 # Named in a message. As it has to be mended whenever one of them becomes Ready, no more than that.
 NAMED = 3
+
+
+class _Place(NamedTuple):
+    """A wave of a repository, in one namespace."""
+
+    repository: str
+    namespace: str
+    wave: int
 
 
 class _Front(NamedTuple):
@@ -53,8 +61,10 @@ class Dependencies:
     def __init__(self, world: World) -> None:
         self._world = world
         self._dependents: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)
-        # Scripts that are not Ready, by UID of their repository and by wave, none of them empty.
-        self._unready: dict[str, dict[int, set[ObjectKey]]] = {}
+        # Scripts that are not Ready, by UID of their repository, namespace and wave, none of them
+        # empty. In a namespace that the repository does not serve they hold up nobody: there
+        # anybody may write its UID.
+        self._unready: dict[str, dict[str, dict[int, set[ObjectKey]]]] = {}
 
     def changed(self, delta: Delta[ScriptRecord]) -> Collection[ObjectKey]:
         """Those who may go on now, or have to learn that there is another to wait for."""
@@ -98,34 +108,48 @@ class Dependencies:
         old, new = _place(delta.old), _place(delta.new)
         if old == new:
             return set()
-        repositories = {place[0] for place in (old, new) if place is not None}
+        repositories = {place.repository for place in (old, new) if place is not None}
         before = {uid: self._front(uid) for uid in repositories}
         if old is not None:
-            waves = self._unready[old[0]]
-            waves[old[1]].discard(delta.key)
-            if not waves[old[1]]:
-                del waves[old[1]]
+            namespaces = self._unready[old.repository]
+            waves = namespaces[old.namespace]
+            waves[old.wave].discard(delta.key)
+            if not waves[old.wave]:
+                del waves[old.wave]
             if not waves:
-                del self._unready[old[0]]
+                del namespaces[old.namespace]
+            if not namespaces:
+                del self._unready[old.repository]
         if new is not None:
-            self._unready.setdefault(new[0], {}).setdefault(new[1], set()).add(delta.key)
+            namespaces = self._unready.setdefault(new.repository, {})
+            namespaces.setdefault(new.namespace, {}).setdefault(new.wave, set()).add(delta.key)
         woken: set[ObjectKey] = set()
         for uid in repositories:
             after = self._front(uid)
             if after == before[uid]:
                 continue
             first = min(front.wave for front in (before[uid], after) if front is not None)
-            later = (keys for wave, keys in self._unready.get(uid, {}).items() if wave > first)
-            woken.update(chain.from_iterable(later))
+            for served in self._served(uid):
+                later = (keys for wave, keys in served.items() if wave > first)
+                woken.update(chain.from_iterable(later))
         return woken
 
+    def _served(self, repository_uid: str) -> list[Mapping[int, set[ObjectKey]]]:
+        """Of each namespace that a repository serves, its Scripts that are not Ready, by wave."""
+        namespaces = self._unready.get(repository_uid)
+        owner = self._world.repository(repository_uid) if namespaces else None
+        if namespaces is None or owner is None:
+            return []
+        return [namespaces[it] for it in publishing.served(owner) if it in namespaces]
+
     def _front(self, repository_uid: str) -> _Front | None:
-        waves = self._unready.get(repository_uid)
-        if not waves:
+        served = self._served(repository_uid)
+        if not served:
             return None
-        wave = min(waves)
-        keys = waves[wave]
-        return _Front(wave, tuple(sorted(keys)) if len(keys) <= NAMED else None)
+        wave = min(min(waves) for waves in served)
+        keys = [waves[wave] for waves in served if wave in waves]
+        few = sum(map(len, keys)) <= NAMED
+        return _Front(wave, tuple(sorted(chain.from_iterable(keys))) if few else None)
 
 
 def _wanted(record: ScriptRecord | None) -> list[ObjectKey]:
@@ -140,13 +164,13 @@ def _wave(record: ScriptRecord) -> int:
     return record.spec.wave if record.spec is not None else wave_of(record.document)
 
 
-def _place(record: ScriptRecord | None) -> tuple[str, int] | None:
+def _place(record: ScriptRecord | None) -> _Place | None:
     """Where a Script stands that holds up later waves. One that is on its way out does not."""
-    if record is None or not record.repository_uid or _is_ready(record):
+    if record is None or not record.is_applied or _is_ready(record):
         return None
     if record.deleting or quarantine.is_marked(record.document):
         return None
-    return record.repository_uid, _wave(record)
+    return _Place(record.repository_uid, record.key.namespace, _wave(record))
 
 
 def _is_ready(record: ScriptRecord | None) -> bool:

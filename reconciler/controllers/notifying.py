@@ -117,7 +117,7 @@ class Notifications:
     ) -> tuple[RepositoryRecord, str] | None:
         if resource == SCRIPTS:
             script = self._world.scripts.get(key)
-            owner = self._world.repository(script.repository_uid) if script else None
+            owner = self._world.applied_by(script) if script else None
             return None if script is None or owner is None else (owner, script.revision)
         if resource == SCRIPT_REPOSITORIES:
             repository = self._world.repositories.get(key)

@@ -455,7 +455,11 @@ class Repositories:
         """Every live object that carries our label, and that it may delete."""
         world = self._world
         labelled = (
-            *(Reference("Script", *r.key) for r in world.scripts if r.repository_uid == uid),
+            *(
+                Reference("Script", *r.key)
+                for r in world.scripts
+                if r.is_applied and r.repository_uid == uid
+            ),
             *(Reference("Device", *r.key) for r in world.devices if r.repository_uid == uid),
             *(Reference("DeviceModel", *r.key) for r in world.models if r.repository_uid == uid),
         )

@@ -145,7 +145,7 @@ class Scripts:
         What was said of them may not have reached git before a restart, so it is said again.
         """
         for record in self._world.scripts:
-            owner = self._world.repository(record.repository_uid)
+            owner = self._world.applied_by(record)
             if owner is not None and owner.key == repository:
                 self.loop.add(record.key)
                 status = self._statuses.latest(record.key, record.uid, record.status)

@@ -24,6 +24,8 @@ class World:
         self.devices: Store[DeviceRecord] = Store()
         self.device_statuses: Store[DeviceStatusRecord] = Store()
         self.models: Store[ModelRecord] = Store()
+        self._by_uid: dict[str, ObjectKey] = {}
+        self._by_uid_of = self.repositories.version
 
     def device(self, key: ObjectKey) -> DeviceRecord | None:
         """The device with what is reported of it, wherever its layout keeps that."""
@@ -48,15 +50,29 @@ class World:
             case _:
                 return None
 
+    def applied_by(self, script: ScriptRecord) -> RepositoryRecord | None:
+        """The repository that applied a Script.
+
+        Whoever may create Scripts may write any label, so one counts only in a namespace that the
+        repository serves, and beside the other marks that an apply leaves.
+        """
+        owner = self.repository(script.repository_uid) if script.is_applied else None
+        is_ours = owner is not None and publishing.serves(owner, script.key.namespace)
+        return owner if is_ours else None
+
     def owner_of(self, script: ScriptRecord) -> RepositoryRecord | None:
         """The repository that applied a Script, or that publishes what it runs."""
         if script.repository_uid:
-            return self.repository(script.repository_uid)
+            return self.applied_by(script)
         named = publishing.named_by(script.spec.manifest) if script.spec is not None else None
         owner = self.repositories.get(named) if named is not None else None
         is_ours = owner is not None and publishing.serves(owner, script.key.namespace)
         return owner if is_ours else None
 
     def repository(self, uid: str) -> RepositoryRecord | None:
-        """The repository that owns what is labelled with this UID."""
-        return next((r for r in self.repositories if r.uid == uid), None)
+        """The repository with this UID."""
+        if self._by_uid_of != self.repositories.version:
+            self._by_uid = {it.uid: it.key for it in self.repositories}
+            self._by_uid_of = self.repositories.version
+        key = self._by_uid.get(uid)
+        return self.repositories.get(key) if key is not None else None

@@ -45,7 +45,12 @@ def named_by(manifest: ManifestRef) -> ObjectKey | None:
     return publisher(manifest.register_url)
 
 
-def serves(repository: RepositoryRecord, namespace: str) -> bool:
-    """Whether it publishes for Scripts of that namespace: where it may write, too."""
+def served(repository: RepositoryRecord) -> frozenset[str]:
+    """The namespaces that it publishes for: where it may write, too."""
     granted = repository.spec.namespaces if repository.spec is not None else ()
-    return namespace in (granted or (repository.key.namespace,))
+    return frozenset(granted or (repository.key.namespace,))
+
+
+def serves(repository: RepositoryRecord, namespace: str) -> bool:
+    """Whether it publishes for Scripts of that namespace."""
+    return namespace in served(repository)

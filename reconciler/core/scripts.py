@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from reconciler.api.meta import PROGRESSING, READY, RUNS_SUCCEEDING, ConditionStatus
 from reconciler.api.rollout import RolloutStatus
 from reconciler.api.script import RunStatus, ScriptSpec, ScriptStatus
-from reconciler.core import conditions
+from reconciler.core import conditions, quarantine
 from reconciler.core.conditions import Verdict
 from reconciler.core.objects import (
+    ANNOTATION_DIGEST,
     ANNOTATION_REVISION,
     ANNOTATION_ROLLOUT,
     LABEL_REPOSITORY_UID,
@@ -48,6 +49,8 @@ class ScriptRecord:
     document: JsonObject
     # What a person asked of its rollout; handled when the status names it.
     rollout_request: str = ""
+    # Whether it carries the marks of an apply, beside the label that says by whom.
+    is_applied: bool = False
 
 
 def decode_script(obj: JsonObject) -> ScriptRecord:
@@ -79,6 +82,8 @@ def decode_script(obj: JsonObject) -> ScriptRecord:
         status=status,
         document=without_managed_fields(obj),
         rollout_request=text(annotations.get(ANNOTATION_ROLLOUT)),
+        is_applied=LABEL_REPOSITORY_UID in labels
+        and (ANNOTATION_DIGEST in annotations or quarantine.is_marked(obj)),
     )
 
 

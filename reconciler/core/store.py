@@ -62,6 +62,8 @@ class Store(Generic[T]):
 
     def __init__(self) -> None:
         self._entries: dict[ObjectKey, Entry[T]] = {}
+        # Another number after every change, for who derives something of all records.
+        self.version = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -98,6 +100,7 @@ class Store(Generic[T]):
         """
         held = self._entries.get(key)
         self._entries[key] = entry
+        self.version += 1
         return _deltas(key, held, entry)
 
     def remove(self, identity: Identity) -> tuple[Delta[T], ...]:
@@ -106,11 +109,13 @@ class Store(Generic[T]):
         if held is None or held.uid != identity.uid:
             return ()
         del self._entries[identity.key]
+        self.version += 1
         return (Delta(identity.key, held.record, None),)
 
     def replace(self, entries: Mapping[ObjectKey, Entry[T]]) -> tuple[Delta[T], ...]:
         """Hold `entries` and nothing else; what is missing from them is gone."""
         before, self._entries = self._entries, dict(entries)
+        self.version += 1
         gone = [Delta(key, held.record, None) for key, held in before.items() if key not in entries]
         stayed = [
             delta

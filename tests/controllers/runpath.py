@@ -37,8 +37,10 @@ from reconciler.controllers.world import World
 from reconciler.core.grants import NO_GRANTS
 from reconciler.core.models import decode_model
 from reconciler.core.objects import (
+    ANNOTATION_DIGEST,
     DEVICE_MODELS_V1BETA1,
     DEVICES_V1BETA1,
+    LABEL_REPOSITORY_UID,
     SCRIPT_REPOSITORIES,
     SCRIPTS,
     JsonObject,
@@ -93,6 +95,14 @@ def spec(**parts: Any) -> dict[str, Any]:
         "manifest": {"scriptType": "Js", "name": "thermostat", "version": "1.0.0"},
         "executePolicy": {"readChange": True},
         **parts,
+    }
+
+
+def applied_by(repository: str) -> JsonObject:
+    """The marks that an apply for the repository with this UID leaves."""
+    return {
+        "labels": {LABEL_REPOSITORY_UID: repository},
+        "annotations": {ANNOTATION_DIGEST: "sha256:manifest"},
     }
 
 
@@ -300,13 +310,13 @@ class Rig:
     async def script(
         self, key: ObjectKey = SCRIPT, *, repository: str = "", **parts: Any
     ) -> JsonObject:
-        labels = {"scriptops.hit.edu.cn/repository-uid": repository} if repository else {}
+        marks = applied_by(repository) if repository else {}
         return await self.create(
             SCRIPTS,
             {
                 "apiVersion": SCRIPTS.api_version,
                 "kind": "Script",
-                "metadata": {"name": key.name, "namespace": key.namespace, "labels": labels},
+                "metadata": {"name": key.name, "namespace": key.namespace, **marks},
                 "spec": spec(**parts),
             },
         )

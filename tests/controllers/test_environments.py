@@ -305,6 +305,11 @@ def test_a_label_on_a_script_elsewhere_does_not_have_others_secrets_decrypted() 
         await keep(rig, "KEY-1", name="sops-age", key="team.agekey", shared=False)
         async with deployed(rig, envFrom=SEALED) as executor:
             await decrypting(rig)
+            # It asks for that namespace, and nobody has granted it.
+            asked_for = {"spec": {"namespaces": ["default", "elsewhere"]}}
+            await rig.cluster.real.merge_patch(
+                SCRIPT_REPOSITORIES, REPOSITORY, asked_for, field_manager="test"
+            )
             uid = rig.world.repositories.get(REPOSITORY).uid  # type: ignore[union-attr]
             thief = ObjectKey("elsewhere", "thermostat")
             await rig.script(

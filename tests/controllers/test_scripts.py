@@ -14,7 +14,7 @@ from reconciler.controllers.scripts import (
     REGISTER_RETRY,
 )
 from reconciler.controllers.statuses import RESULTS_INTERVAL, SETTLE, TRANSITION_INTERVAL
-from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS
+from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS, ObjectKey
 from reconciler.core.runs import Cause, ExecutorId, Outcome, Write
 from reconciler.errors import SourceUnavailable
 from tests.controllers.runpath import (
@@ -23,6 +23,7 @@ from tests.controllers.runpath import (
     REPOSITORY,
     SCRIPT,
     Rig,
+    applied_by,
     finish,
     ok,
     spec,
@@ -221,6 +222,43 @@ def test_script_of_no_repository_and_no_register_stalls():
         rig = Rig()
         async with rig.running():
             await rig.script()
+            await rig.sync()
+            await rig.clock.advance(SETTLE)
+            assert told(await rig.status()) == stalled("NoRegister")
+
+    finish(check())
+
+
+def test_a_label_does_not_reach_artifacts_of_a_repository_that_does_not_deploy_there():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            uid = await rig.repository()
+            stranger = ObjectKey("elsewhere", "thermostat")
+            await rig.script(stranger, repository=uid)
+            rig.sessions.connect(credit=10)
+            await rig.sync()
+            await rig.clock.advance(SETTLE)
+            assert told(await rig.status(stranger)) == stalled("NoRegister")
+
+    finish(check())
+
+
+def test_a_label_alone_does_not_make_a_script_a_repositorys():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            marks = {"labels": applied_by(await rig.repository())["labels"]}
+            await rig.create(
+                SCRIPTS,
+                {
+                    "apiVersion": SCRIPTS.api_version,
+                    "kind": "Script",
+                    "metadata": {"name": SCRIPT.name, "namespace": SCRIPT.namespace, **marks},
+                    "spec": spec(),
+                },
+            )
+            rig.sessions.connect(credit=10)
             await rig.sync()
             await rig.clock.advance(SETTLE)
             assert told(await rig.status()) == stalled("NoRegister")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from reconciler.api.script import ScriptStatus
 from reconciler.core import grants
 from reconciler.core.grants import Grants
-from reconciler.core.objects import SCRIPTS, ObjectKey
+from reconciler.core.objects import SCRIPTS, ObjectKey, mapping
 from reconciler.errors import Stalled
 from reconciler.main import granting
 from reconciler.settings import ClusterKind, Settings
@@ -86,6 +87,37 @@ def test_a_grant_that_is_withdrawn_leaves_what_is_there() -> None:
             await again.look()
             await again.look()
             assert set(await again.live()) == {"other", "theirs"}
+
+    run(test())
+
+
+def test_a_label_in_a_namespace_of_others_gets_no_status_committed_and_nothing_pruned() -> None:
+    async def test() -> None:
+        desk = Desk()
+        commit(desk, a=documents(script("mine")))
+        async with desk.open(statusRef="results"):
+            await desk.see()
+            mine = (await desk.live())["mine"]
+            # As a stranger copies it: with all of its marks.
+            metadata = mapping(mine["metadata"])
+            marks = {field: metadata[field] for field in ("labels", "annotations")}
+            forged = elsewhere("forged")
+            copy = {**forged, "metadata": {**forged["metadata"], **marks}}
+            label = {**script("label"), "metadata": {"name": "label", "namespace": TEAM}}
+            alone = {**label, "metadata": {**label["metadata"], "labels": marks["labels"]}}
+            for document in (copy, alone):
+                await desk.cluster.real.create(SCRIPTS, document, field_manager="stranger")
+            await desk.see()
+            status = ScriptStatus(runs=1)
+            for record in desk.world.scripts:
+                desk.repositories.status_changed(record, status, transition=True)
+            await desk.clock.advance(60)
+            assert [PurePosixPath(it).name for it in desk.remote.files("results")] == ["mine.yaml"]
+        again = Desk(before=desk)
+        commit(again, a=documents(script("other")))
+        async with again.open(statusRef=""):
+            await again.see()
+            assert set(await again.live()) == {"other", "forged", "label"}
 
     run(test())
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from reconciler.api.script import ScriptStatus
 from reconciler.controllers.dependencies import NAMED, Dependencies
 from reconciler.controllers.statuses import SETTLE, TRANSITION_INTERVAL
 from reconciler.controllers.world import World
 from reconciler.core.objects import SCRIPTS, ObjectKey
+from reconciler.core.repositories import RepositoryRecord, decode_repository
 from reconciler.core.scripts import ScriptRecord, decode_script
 from reconciler.core.store import Delta, Entry
-from tests.controllers.runpath import Rig, finish, spec
+from reconciler.errors import Waiting
+from tests.controllers.runpath import Rig, applied_by, finish, spec
 from tests.controllers.test_scripts import load
 
 FIRST, SECOND, THIRD = (ObjectKey("default", name) for name in ("first", "second", "third"))
@@ -101,9 +105,15 @@ def test_a_wave_that_is_ready_goes_on_whatever_becomes_of_the_one_before():
 
 
 def record(
-    name: str, *, wave: int = 0, repository: str = "r1", ready: bool = False, **more: object
-):
-    key = ObjectKey("team", name)
+    name: str,
+    *,
+    wave: int = 0,
+    repository: str = "r1",
+    ready: bool = False,
+    namespace: str = "team",
+    **more: object,
+) -> ScriptRecord:
+    key = ObjectKey(namespace, name)
     conditions = [
         {
             "type": "Ready",
@@ -120,11 +130,20 @@ def record(
                 "namespace": key.namespace,
                 "uid": name,
                 "generation": 1,
-                "labels": {"scriptops.hit.edu.cn/repository-uid": repository},
+                **applied_by(repository),
                 **more,
             },
             "spec": {"manifest": spec()["manifest"], "wave": wave},
             "status": {"observedGeneration": 1, "conditions": conditions, "digest": "sha256:1"},
+        }
+    )
+
+
+def repository(uid: str) -> RepositoryRecord:
+    return decode_repository(
+        {
+            "metadata": {"name": uid, "namespace": "team", "uid": uid, "generation": 1},
+            "spec": {"url": "https://git.example/rules.git", "namespaces": ["team", "lab"]},
         }
     )
 
@@ -134,6 +153,9 @@ class Crowd:
 
     def __init__(self) -> None:
         self.world = World()
+        self.world.repositories.replace(
+            {it.key: Entry(it.uid, "1", it) for it in map(repository, ("r1", "r2"))}
+        )
         self.dependencies = Dependencies(self.world)
 
     def see(self, *records: ScriptRecord) -> set[str]:
@@ -187,6 +209,24 @@ def test_what_is_deleted_and_what_is_of_no_repository_holds_nobody_up():
     here = record("here")
     crowd.see(here)
     assert crowd.gone(here) == {"waits"}
+
+
+def test_whoever_writes_a_label_in_another_namespace_holds_nobody_up():
+    crowd = Crowd()
+    waits = record("waits", wave=1)
+    crowd.see(waits)
+    assert crowd.see(record("forged", namespace="stranger", wave=-1)) == set()
+    crowd.dependencies.require(waits)
+    assert crowd.see(record("granted", namespace="lab")) == {"waits"}
+    with pytest.raises(Waiting, match="Script lab/granted of wave 0"):
+        crowd.dependencies.require(waits)
+
+
+def test_a_label_alone_holds_nobody_up():
+    crowd = Crowd()
+    waits = record("waits", wave=1)
+    assert crowd.see(waits, record("copied", annotations={})) == set()
+    crowd.dependencies.require(waits)
 
 
 def test_a_script_that_changes_its_wave_or_its_repository_is_counted_where_it_is():
