@@ -90,6 +90,8 @@ def _data(run: Run) -> bytes:
             "createdAt": run.created_at,
             "devices": sorted(run.devices),
             "isCanary": run.is_canary,
+            "depth": run.depth,
+            "chain": run.chain,
         }
     )
 
@@ -101,9 +103,12 @@ def _from_row(run_id: object, data: object, event: object) -> Run | None:
     try:
         found: Mapping[str, Json] = mapping(orjson.loads(data))
         attempt, epoch, created_at = found["attempt"], found["epoch"], found["createdAt"]
+        # Earlier versions did not keep it.
+        depth = found.get("depth", 0)
         if not (
             isinstance(attempt, int)
             and isinstance(epoch, int)
+            and isinstance(depth, int)
             and isinstance(created_at, int | float)
         ):
             return None
@@ -116,6 +121,8 @@ def _from_row(run_id: object, data: object, event: object) -> Run | None:
             devices=frozenset(map(text, sequence(found["devices"]))),
             event=event,
             is_canary=found["isCanary"] is True,
+            depth=depth,
+            chain=RunId(text(found.get("chain"))),
         )
     except (orjson.JSONDecodeError, KeyError, ValueError):
         return None

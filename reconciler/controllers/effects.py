@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight
@@ -13,10 +14,12 @@ from reconciler.controllers.world import World
 from reconciler.core import desired, twins
 from reconciler.core.models import Refused
 from reconciler.core.objects import FIELD_MANAGER, ObjectKey
+from reconciler.core.origins import Origin
 from reconciler.core.runs import RunResult
 from reconciler.core.store import is_older
 from reconciler.core.twins import DeviceRecord
 from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError
+from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -53,12 +56,15 @@ class DesiredWriter:
     not written.
     """
 
-    def __init__(self, world: World, cluster: Cluster, *, metrics: Metrics) -> None:
+    def __init__(self, world: World, cluster: Cluster, *, clock: Clock, metrics: Metrics) -> None:
         self._world = world
         self._cluster = cluster
+        self._clock = clock
         self._metrics = metrics
         # Devices as our own PATCH left them, until the watch has caught up with it.
         self._ahead: dict[ObjectKey, DeviceRecord] = {}
+        # One PATCH of a device after the other: each relies on what the one before has left.
+        self._turns: WeakValueDictionary[ObjectKey, asyncio.Lock] = WeakValueDictionary()
 
     def caught_up(self, device: DeviceRecord) -> None:
         """The watch brought a device; forget what we knew ahead of it."""
@@ -129,6 +135,27 @@ class DesiredWriter:
         flight: InFlight,
         effects: Effects,
     ) -> None:
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            await self._patch(key, writes, forced, flight, effects)
+
+    def _origin(self, flight: InFlight) -> Origin:
+        run = flight.run
+        return Origin(
+            run_id=run.key.run_id,
+            script=run.script.name,
+            at=self._clock.now(),
+            depth=run.depth,
+            chain=run.chain,
+        )
+
+    async def _patch(
+        self,
+        key: ObjectKey,
+        writes: Mapping[str, str],
+        forced: set[tuple[ObjectKey, str]],
+        flight: InFlight,
+        effects: Effects,
+    ) -> None:
         record = self._current(key)
         if record is None:
             # It went between the check and here.
@@ -139,7 +166,7 @@ class DesiredWriter:
                 patch = desired.patch(
                     record,
                     writes,
-                    run_id=flight.run.key.run_id,
+                    by=self._origin(flight),
                     forced=frozenset(p for k, p in forced if k == key),
                 )
                 try:

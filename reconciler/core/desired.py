@@ -7,6 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
+
+from reconciler.core import origins
 from reconciler.core.models import (
     ModelRecord,
     Property,
@@ -16,6 +19,7 @@ from reconciler.core.models import (
     format_desired,
 )
 from reconciler.core.objects import ANNOTATION_CAUSE, JsonObject, ObjectKey, Resource
+from reconciler.core.origins import Origin
 from reconciler.core.patches import add, test
 from reconciler.core.twins import DeviceRecord, Layout
 
@@ -62,15 +66,16 @@ def patch(
     record: DeviceRecord,
     writes: Mapping[str, str],
     *,
-    run_id: str,
+    by: Origin,
     forced: Collection[str] = (),
 ) -> DesiredPatch:
-    """What sets `writes` (text by property, as `check` gave it) and names the run as their cause.
+    """What sets `writes` (text by property, as `check` gave it) and names the run as their origin.
 
     A value that is desired already is left out, unless its property is in `forced`. All of it
-    happens or nothing does: every place is tested by UID, index and name, and where something
-    must be added that was not there, by resourceVersion. `metadata` beside a desired value stays,
-    because KubeEdge keeps the type of v1alpha2 twins there.
+    happens or nothing does: every place is tested by UID, index and name, what is kept of origins
+    as it was read, and where something must be added that was not there, by resourceVersion.
+    `metadata` beside a desired value stays, because KubeEdge keeps the type of v1alpha2 twins
+    there.
     """
     twins = {twin.name: twin for twin in record.twins}
     parent, entries, name_field = (
@@ -99,11 +104,16 @@ def patch(
     if changed:
         if missing:
             ops += _appended(record, missing, parent, entries)
+        marks = {name: origins.mark(writes[name]) for name in changed}
+        kept = origins.written(record.origins, structs.replace(by, marks=marks))
         if record.has_annotations:
-            ops.append(add(run_id, "metadata", "annotations", ANNOTATION_CAUSE))
+            ops.append(add(kept, "metadata", "annotations", ANNOTATION_CAUSE))
         else:
-            ops.append(add({ANNOTATION_CAUSE: run_id}, "metadata", "annotations"))
-        if missing or not record.has_annotations:
+            ops.append(add({ANNOTATION_CAUSE: kept}, "metadata", "annotations"))
+        if record.origins:
+            # Of two runs that write at the same moment none forgets the other.
+            ops.insert(0, test(record.origins, "metadata", "annotations", ANNOTATION_CAUSE))
+        if missing or not record.origins:
             # That something is absent cannot be tested at its own place.
             ops.insert(0, test(record.resource_version, "metadata", "resourceVersion"))
         ops.insert(0, test(record.uid, "metadata", "uid"))

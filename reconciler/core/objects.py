@@ -78,7 +78,7 @@ LABEL_REPOSITORY = "scriptops.hit.edu.cn/repository"
 ANNOTATION_DIGEST = "scriptops.hit.edu.cn/manifest-digest"
 # The revision in which this object's own manifest last changed.
 ANNOTATION_REVISION = "scriptops.hit.edu.cn/revision"
-# Set together with a desired value: "<run id>" of the run that wrote it.
+# Set together with desired values: which runs they are from, as `core.origins` writes it.
 ANNOTATION_CAUSE = "scriptops.hit.edu.cn/cause"
 
 # On a ScriptRepository: the cluster whose controller handed it out to this one.

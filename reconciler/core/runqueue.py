@@ -107,9 +107,15 @@ class RunQueue:
         if coalesce and runs:
             for at, waiting in enumerate(runs):
                 if _is_like(waiting, run) and bool(waiting.event) == bool(run.event):
-                    devices = waiting.devices | run.devices
+                    deeper = max(waiting, run, key=lambda it: it.depth)
                     self._events.add(run.script, len(run.event) - len(waiting.event))
-                    runs[at] = replace(waiting, devices=devices, event=run.event)
+                    runs[at] = replace(
+                        waiting,
+                        devices=waiting.devices | run.devices,
+                        event=run.event,
+                        depth=deeper.depth,
+                        chain=deeper.chain,
+                    )
                     return Offered.COALESCED
         is_full = (
             self._depth >= self._total

@@ -85,6 +85,9 @@ class Run:
     event: bytes = b""
     # Caused by a device whose runs a rollout gives to the version that it tries.
     is_canary: bool = False
+    # How many runs led to it by what they wrote, and the first of them; empty when it is that.
+    depth: int = 0
+    chain: RunId = RunId("")
 
 
 class Isolation(StrEnum):

@@ -77,6 +77,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     repository_uid: str
     digest: str
     has_annotations: bool
+    # Who set what is desired, as `core.origins` has it.
+    origins: str = ""
     has_list: bool
     has_parent: bool
     # Of a repository's Device: differs when anything but its twins may be other than before. Means
@@ -196,6 +198,7 @@ def decode_device(obj: JsonObject | Document) -> DeviceRecord:
         repository_uid=repository_uid,
         digest=_at(annotations, ANNOTATION_DIGEST),
         has_annotations=type(annotations) is dict,
+        origins=_text(annotations.get(ANNOTATION_CAUSE)) if type(annotations) is dict else "",
         has_list=type(entries) is list,
         has_parent=isinstance(parent, Part),
         settings=_settings(device.spec, labels, annotations) if repository_uid else 0,

@@ -275,7 +275,7 @@ class Controller:
             world, self.secrets, self.repositories.branches.pushed, clock=clock, metrics=metrics
         )
         self.commands = ObjectCommands(world, cluster, self.repositories.claim, clock=clock)
-        self.writer = DesiredWriter(world, cluster, metrics=metrics)
+        self.writer = DesiredWriter(world, cluster, clock=clock, metrics=metrics)
         self.runs = RunLog()
         self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
         self.finisher.recordings = self.recordings

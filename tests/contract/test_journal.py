@@ -34,6 +34,8 @@ def run(run_id: str, *, attempt: int = 1, event: bytes = b"") -> Run:
         devices=frozenset({"b", "a"}),
         event=event,
         is_canary=True,
+        depth=3,
+        chain=RunId("first"),
     )
 
 

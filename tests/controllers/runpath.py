@@ -220,7 +220,9 @@ class Rig:
         self.environments.doubt = self.scripts.loop.add
         self.scripts.on_status = self._tell
         self.scripts.on_gone = lambda _: None
-        self.writer = DesiredWriter(self.world, self.cluster, metrics=self.metrics)
+        self.writer = DesiredWriter(
+            self.world, self.cluster, clock=self.clock, metrics=self.metrics
+        )
         self.finisher = Finisher(
             self.writer, self.scripts, self.runs, self.clock, self.metrics, self.memory
         )

@@ -9,8 +9,8 @@ import pytest
 
 from reconciler.adapters.embedded.documents import json_patched
 from reconciler.controllers.effects import TRIES, DesiredWriter, Effects
+from reconciler.core import origins
 from reconciler.core.objects import (
-    ANNOTATION_CAUSE,
     DEVICES_V1ALPHA2,
     DEVICES_V1BETA1,
     JsonObject,
@@ -18,7 +18,8 @@ from reconciler.core.objects import (
     Resource,
     mapping,
 )
-from reconciler.core.runs import Write
+from reconciler.core.origins import Origin
+from reconciler.core.runs import RunId, Write
 from reconciler.core.store import Entry
 from reconciler.core.twins import DeviceStatusRecord, Layout, decode_device
 from reconciler.errors import ClusterUnavailable, Conflict, Forbidden
@@ -45,9 +46,9 @@ def patches(rig: Rig) -> int:
     return rig.cluster.count("json_patch")
 
 
-async def cause(rig: Rig) -> object:
-    live = await rig.cluster.real.get(DEVICES_V1BETA1, SWITCH)
-    return mapping(mapping(live["metadata"])["annotations"])[ANNOTATION_CAUSE]
+async def cause(rig: Rig, name: str = "state") -> Origin | None:
+    record = decode_device(await rig.cluster.real.get(DEVICES_V1BETA1, SWITCH))
+    return origins.of(record.origins, name, await rig.desired(name))
 
 
 # Writing.
@@ -57,7 +58,13 @@ def test_write_becomes_desired_with_the_run_as_its_cause():
     async def check() -> None:
         rig = await rigged()
         assert await perform(rig, state("on")) == Effects(changed=["switch/state=on"])
-        assert (await rig.desired("state"), await cause(rig)) == ("on", "run-1")
+        assert await rig.desired("state") == "on"
+        assert await cause(rig) == Origin(
+            run_id=RunId("run-1"),
+            script="thermostat",
+            at=rig.clock.now(),
+            marks={"state": origins.mark("on")},
+        )
 
     finish(check())
 
@@ -114,7 +121,9 @@ def test_equal_value_is_written_by_force():
     async def check() -> None:
         rig = await rigged()
         assert (await perform(rig, state("off", force=True))).changed == ["switch/state=off"]
-        assert (patches(rig), await cause(rig)) == (1, "run-1")
+        found = await cause(rig)
+        assert found is not None
+        assert (patches(rig), found.run_id) == (1, "run-1")
 
     finish(check())
 
@@ -299,7 +308,9 @@ def test_runs_in_quick_succession_see_what_the_run_before_wrote():
             Effects(unchanged=["switch/state=on"]),
             Effects(changed=["switch/state=off"]),
         ]
-        assert (await rig.desired("state"), await cause(rig), patches(rig)) == ("off", "3", 2)
+        found = await cause(rig)
+        assert found is not None
+        assert (await rig.desired("state"), found.run_id, patches(rig)) == ("off", "3", 2)
 
     finish(check())
 
@@ -342,7 +353,7 @@ class WatchFirst:
 def test_answer_that_comes_after_the_watch_hides_nothing_later():
     async def check() -> None:
         rig = await rigged()
-        rig.writer = DesiredWriter(rig.world, WatchFirst(rig), metrics=rig.metrics)  # type: ignore[arg-type]
+        rig.writer = DesiredWriter(rig.world, WatchFirst(rig), clock=rig.clock, metrics=rig.metrics)  # type: ignore[arg-type]
         await perform(rig, state("on"))
         await rig.cluster.real.json_patch(
             DEVICES_V1BETA1,
@@ -357,7 +368,7 @@ def test_answer_that_comes_after_the_watch_hides_nothing_later():
     finish(check())
 
 
-def test_answers_that_overtake_each_other_leave_the_newest():
+def test_writes_of_several_runs_to_one_device_go_one_after_the_other_and_none_is_forgotten():
     async def check() -> None:
         rig = await rigged()
         gate = asyncio.Event()
@@ -373,17 +384,21 @@ def test_answers_that_overtake_each_other_leave_the_newest():
                 answer = await rig.cluster.json_patch(
                     resource, key, patch, field_manager=options["field_manager"]
                 )
-                if any(op["value"] == {"value": "3"} for op in patch):
-                    await gate.wait()
+                await gate.wait()
                 return answer
 
-        rig.writer = DesiredWriter(rig.world, SlowAnswers(rig), metrics=rig.metrics)  # type: ignore[arg-type]
-        slow = asyncio.ensure_future(perform(rig, Write("fan", "speed", 3), run_id="1"))
+        rig.writer = DesiredWriter(
+            rig.world, SlowAnswers(rig), clock=rig.clock, metrics=rig.metrics
+        )  # type: ignore[arg-type]
+        first = asyncio.ensure_future(perform(rig, Write("fan", "speed", 3), run_id="1"))
+        second = asyncio.ensure_future(perform(rig, state("on"), run_id="2"))
         await rig.clock.settle()
-        await perform(rig, state("on"), run_id="2")
+        assert patches(rig) == 1
         gate.set()
-        await slow
-        assert await perform(rig, state("on"), run_id="4") == Effects(unchanged=["switch/state=on"])
+        await asyncio.gather(first, second)
+        found = [await cause(rig, name) for name in ("speed", "state")]
+        assert [it and it.run_id for it in found] == ["1", "2"]
+        assert patches(rig) == 2
 
     finish(check())
 
@@ -429,7 +444,7 @@ def test_layout_with_desired_in_status_twins_is_written_there():
             },
         }
         cluster = AlphaCluster(document)
-        rig.writer = DesiredWriter(rig.world, cluster, metrics=rig.metrics)  # type: ignore[arg-type]
+        rig.writer = DesiredWriter(rig.world, cluster, clock=rig.clock, metrics=rig.metrics)  # type: ignore[arg-type]
         record = decode_device(document)
         rig.world.devices.put(SWITCH, Entry("d", "5", record))
         assert record.layout is Layout.V1ALPHA2

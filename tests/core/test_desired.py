@@ -4,15 +4,25 @@ import jsonpatch
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from reconciler.core import desired
+from reconciler.core import desired, origins
 from reconciler.core.desired import DesiredPatch
 from reconciler.core.models import ModelRecord, Property, PropertyType, RefusalReason, Refused
 from reconciler.core.objects import DEVICES_V1ALPHA2, DEVICES_V1BETA1, ObjectKey
+from reconciler.core.origins import Origin
+from reconciler.core.runs import RunId
 from reconciler.core.twins import decode_device
 
 CAUSE = "/metadata/annotations/scriptops.hit.edu.cn~1cause"
 UID = {"op": "test", "path": "/metadata/uid", "value": "u"}
+BY = Origin(run_id=RunId("run-1"), script="rule", at=5.0)
+
+
+def kept(**values: str) -> str:
+    return origins.written("", replace(BY, marks={n: origins.mark(v) for n, v in values.items()}))
+
+
 VERSION = {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
 MODEL = ModelRecord(
     key=ObjectKey("default", "m"),
@@ -52,17 +62,18 @@ def test_a_v1beta1_property_is_patched_in_spec_behind_a_test_of_index_and_name()
         },
         {"other": "stays"},
     )
-    patch = desired.patch(decode_device(obj), {"limit": "2", "temperature": "3"}, run_id="run-1")
+    patch = desired.patch(decode_device(obj), {"limit": "2", "temperature": "3"}, by=BY)
     assert patch == DesiredPatch(
         key=ObjectKey("default", "d"),
         resource=DEVICES_V1BETA1,
         ops=(
             UID,
+            VERSION,
             {"op": "test", "path": "/spec/properties/1/name", "value": "limit"},
             {"op": "add", "path": "/spec/properties/1/desired/value", "value": "2"},
             {"op": "test", "path": "/spec/properties/0/name", "value": "temperature"},
             {"op": "add", "path": "/spec/properties/0/desired", "value": {"value": "3"}},
-            {"op": "add", "path": CAUSE, "value": "run-1"},
+            {"op": "add", "path": CAUSE, "value": kept(limit="2", temperature="3")},
         ),
         changed=("limit", "temperature"),
         unchanged=(),
@@ -74,22 +85,23 @@ def test_a_v1beta1_property_is_patched_in_spec_behind_a_test_of_index_and_name()
     ]
     assert after["metadata"]["annotations"] == {
         "other": "stays",
-        "scriptops.hit.edu.cn/cause": "run-1",
+        "scriptops.hit.edu.cn/cause": kept(limit="2", temperature="3"),
     }
 
 
 def test_a_v1alpha2_property_is_patched_in_status_and_keeps_its_metadata():
     twin = {"propertyName": "power", "desired": {"value": "ON", "metadata": {"type": "string"}}}
     obj = alpha({"twins": [twin]})
-    patch = desired.patch(decode_device(obj), {"power": "OFF"}, run_id="run-1")
+    patch = desired.patch(decode_device(obj), {"power": "OFF"}, by=BY)
     assert patch == DesiredPatch(
         key=ObjectKey("default", "d"),
         resource=DEVICES_V1ALPHA2,
         ops=(
             UID,
+            VERSION,
             {"op": "test", "path": "/status/twins/0/propertyName", "value": "power"},
             {"op": "add", "path": "/status/twins/0/desired/value", "value": "OFF"},
-            {"op": "add", "path": CAUSE, "value": "run-1"},
+            {"op": "add", "path": CAUSE, "value": kept(power="OFF")},
         ),
         changed=("power",),
         unchanged=(),
@@ -143,8 +155,8 @@ def test_a_v1alpha2_property_is_patched_in_status_and_keeps_its_metadata():
     ],
 )  # fmt: skip
 def test_what_is_missing_is_added_only_to_the_very_object_that_was_read(obj, where, expected):
-    patch = desired.patch(decode_device(obj), {"p": "1"}, run_id="run-1")
-    assert patch.ops == (UID, VERSION, where, {"op": "add", "path": CAUSE, "value": "run-1"})
+    patch = desired.patch(decode_device(obj), {"p": "1"}, by=BY)
+    assert patch.ops == (UID, VERSION, where, {"op": "add", "path": CAUSE, "value": kept(p="1")})
     after = apply(obj, patch)
     assert {field: after[field] for field in expected} == expected
     moved = copy.deepcopy(obj)
@@ -155,7 +167,7 @@ def test_what_is_missing_is_added_only_to_the_very_object_that_was_read(obj, whe
 
 def test_the_map_of_annotations_is_made_only_on_the_very_object_that_had_none():
     obj = beta({"properties": [{"name": "p"}]})
-    patch = desired.patch(decode_device(obj), {"p": "1"}, run_id="run-1")
+    patch = desired.patch(decode_device(obj), {"p": "1"}, by=BY)
     assert patch.ops == (
         UID,
         VERSION,
@@ -164,9 +176,23 @@ def test_the_map_of_annotations_is_made_only_on_the_very_object_that_had_none():
         {
             "op": "add",
             "path": "/metadata/annotations",
-            "value": {"scriptops.hit.edu.cn/cause": "run-1"},
+            "value": {"scriptops.hit.edu.cn/cause": kept(p="1")},
         },
     )
+
+
+def test_what_other_runs_have_set_is_remembered_and_tested():
+    obj = beta({"properties": [{"name": "p"}, {"name": "q"}]}, {})
+    first = apply(obj, desired.patch(decode_device(obj), {"p": "1", "q": "1"}, by=BY))
+    other = Origin(run_id=RunId("run-2"), script="other", at=6.0, depth=1, chain=RunId("run-1"))
+    patch = desired.patch(decode_device(first), {"q": "2"}, by=other)
+    seen = {"op": "test", "path": CAUSE, "value": kept(p="1", q="1")}
+    assert patch.ops[:2] == (UID, seen)
+    record = decode_device(apply(first, patch))
+    q = replace(other, marks={"q": origins.mark("2")})
+    assert origins.read(record.origins) == (q, replace(BY, marks={"p": origins.mark("1")}))
+    with pytest.raises(jsonpatch.JsonPatchTestFailed):
+        apply(apply(first, patch), desired.patch(decode_device(first), {"p": "2"}, by=other))
 
 
 @pytest.mark.parametrize(
@@ -178,25 +204,25 @@ def test_the_map_of_annotations_is_made_only_on_the_very_object_that_had_none():
 )
 def test_equal_values_are_counted_and_not_written(forced, changed, unchanged):
     obj = beta({"properties": [{"name": n, "desired": {"value": "1"}} for n in "ab"]}, {})
-    patch = desired.patch(decode_device(obj), {"a": "1", "b": "2"}, run_id="r", forced=forced)
+    patch = desired.patch(decode_device(obj), {"a": "1", "b": "2"}, by=BY, forced=forced)
     assert (patch.changed, patch.unchanged) == (changed, unchanged)
 
 
 def test_nothing_to_change_is_an_empty_patch():
     obj = beta({"properties": [{"name": "a", "desired": {"value": "1"}}]})
-    patch = desired.patch(decode_device(obj), {"a": "1"}, run_id="r")
+    patch = desired.patch(decode_device(obj), {"a": "1"}, by=BY)
     assert (patch.ops, patch.changed, patch.unchanged) == ((), (), ("a",))
 
 
 def test_names_with_slash_and_tilde_are_values_not_paths():
     obj = beta({"properties": [{"name": "a/b~c"}]}, {})
-    patch = desired.patch(decode_device(obj), {"a/b~c": "1"}, run_id="r")
+    patch = desired.patch(decode_device(obj), {"a/b~c": "1"}, by=BY)
     assert apply(obj, patch)["spec"]["properties"] == [{"name": "a/b~c", "desired": {"value": "1"}}]
 
 
 def test_a_device_made_anew_under_the_same_name_is_not_written():
     obj = beta({"properties": [{"name": "p"}]}, {})
-    patch = desired.patch(decode_device(obj), {"p": "1"}, run_id="r")
+    patch = desired.patch(decode_device(obj), {"p": "1"}, by=BY)
     obj["metadata"]["uid"] = "another"
     with pytest.raises(jsonpatch.JsonPatchTestFailed):
         apply(obj, patch)
@@ -215,7 +241,7 @@ def test_a_list_reordered_in_between_is_never_written_wrongly(names, data, is_al
     moved = copy.deepcopy(obj)
     entries = moved["status"]["twins"] if is_alpha else moved["spec"]["properties"]
     entries[:] = data.draw(st.permutations(entries))
-    patch = desired.patch(decode_device(obj), writes, run_id="r")
+    patch = desired.patch(decode_device(obj), writes, by=BY)
     if any(entries[names.index(n)][field] != n for n in writes):
         with pytest.raises(jsonpatch.JsonPatchTestFailed):
             apply(moved, patch)
@@ -249,10 +275,10 @@ def test_after_the_patch_every_write_is_desired_and_a_second_one_is_empty(
     }
     if has_list:
         obj[place] = {entries: items}
-    patch = desired.patch(decode_device(obj), writes, run_id="r")
+    patch = desired.patch(decode_device(obj), writes, by=BY)
     after = decode_device(apply(obj, patch))
     assert {t.name: t.desired for t in after.twins} == {**live, **writes}
-    assert desired.patch(after, writes, run_id="r2").ops == ()
+    assert desired.patch(after, writes, by=BY).ops == ()
     assert set(patch.changed) == {n for n, v in writes.items() if live.get(n) != v}
 
 

@@ -19,7 +19,9 @@ from reconciler.core.objects import (
     ObjectKey,
     Reference,
 )
+from reconciler.core.origins import Origin
 from reconciler.core.plan import Apply, Create, Patch, Plan, Prune, Repository, Skip
+from reconciler.core.runs import RunId
 from reconciler.core.twins import decode_device
 
 REPOSITORY = Repository(
@@ -200,7 +202,11 @@ def test_what_rules_desire_and_anything_reported_is_never_altered(life, version)
         assert was == {place: value for place, value in now.items() if place in was}
         if before:
             assert cluster[DEVICE].get("status") == before[DEVICE].get("status")
-        written = desired.patch(decode_device(cluster[DEVICE]), writes, run_id="run")
+        written = desired.patch(
+            decode_device(cluster[DEVICE]),
+            writes,
+            by=Origin(run_id=RunId("run"), script="rule", at=1.0),
+        )
         cluster[DEVICE] = jsonpatch.apply_patch(cluster[DEVICE], list(written.ops))
         status = cluster[DEVICE].setdefault("status", {})
         status.setdefault("twins", []).append(

@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from reconciler.adapters.kube import connect
-from reconciler.core import desired
+from reconciler.core import desired, origins
 from reconciler.core.models import ModelRecord, decode_model
 from reconciler.core.objects import ANNOTATION_CAUSE
+from reconciler.core.origins import Origin
+from reconciler.core.runs import RunId
 from reconciler.core.twins import DeviceRecord, Layout, decode_device
 from tests.support import kubeedge
 from tests.support.kube import KubeServer
+
+BY = Origin(run_id=RunId("run-1"), script="rule", at=1.0)
 
 pytestmark = [pytest.mark.kube, kubeedge.needed]
 
@@ -126,7 +131,9 @@ def wished(device: Any, values: dict[str, str], layout: Layout) -> Any:
             entry = {name_field: name}
             listed.append(entry)
         entry["desired"] = {**entry.get("desired", {}), "value": value}
-    found["metadata"].setdefault("annotations", {})[ANNOTATION_CAUSE] = "run-1"
+    found["metadata"].setdefault("annotations", {})[ANNOTATION_CAUSE] = origins.written(
+        "", replace(BY, marks={name: origins.mark(value) for name, value in values.items()})
+    )
     return comparable(found)
 
 
@@ -164,7 +171,7 @@ def test_a_sample_device_takes_a_desired_value_and_nothing_else_of_it_changes(
     async def write() -> Any:
         cluster = await connect(kubeconfig=str(release.kube.controller_kubeconfig))
         try:
-            patch = desired.patch(record, values, run_id="run-1")
+            patch = desired.patch(record, values, by=BY)
             await cluster.json_patch(
                 patch.resource, patch.key, patch.ops, field_manager="scriptops"
             )
@@ -176,7 +183,7 @@ def test_a_sample_device_takes_a_desired_value_and_nothing_else_of_it_changes(
     assert comparable(after) == wished(live, values, record.layout)
     again = decode_device(after)
     assert {twin.name: twin.desired for twin in again.twins if twin.name in values} == values
-    assert desired.patch(again, values, run_id="run-2").ops == ()
+    assert desired.patch(again, values, by=BY).ops == ()
 
 
 def test_no_sample_is_of_a_version_that_nobody_serves() -> None:

@@ -1,0 +1,99 @@
+"""Who set what is desired: kept beside it, as JSON in one annotation of the Device.
+
+A list of runs, the newest first, each with the properties whose present desired value is its own:
+
+    [{"run": "6f0c...", "script": "thermostat", "at": 1795296000.25, "set": {"power": "a3c1d2e4"},
+      "depth": 2, "chain": "91be...", "priority": 10, "until": 1795296060.25}]
+
+What somebody else desires since then no longer has the mark of its value, so nothing else has to be
+written for a person to be the newest. What is no such list, among it the bare run id of earlier
+versions, says nothing and is replaced by the next write.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import Annotated, Final
+
+import msgspec
+
+from reconciler.core.runs import RunId
+
+# Bytes of older runs that are kept beside the newest. Several tens of them, far below the 256 KiB
+# that the annotations of an object may have.
+MOST_KEPT: Final = 16 * 1024
+# Larger than any that is written: the newest run of a device with very many properties is kept.
+_LARGEST: Final = 256 * 1024
+# Texts kept decoded: a device is looked at by each Script that reads it, a few times in a row.
+_DECODED: Final = 4_096
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run, and which desired values of one device are its own.
+
+    `script` is the name of its Script, in the namespace of the device; `at` is in seconds since the
+    epoch. `depth` is how many runs led to it by what they wrote, and `chain` the first of them;
+    empty for a run that is the first. It holds what it set against lower priorities than
+    `priority` until `until`. `marks` has a mark of each value by property.
+    """
+
+    run_id: RunId = msgspec.field(name="run")
+    script: str
+    at: float
+    depth: Annotated[int, msgspec.Meta(ge=0)] = 0
+    chain: RunId = RunId("")
+    priority: int = 0
+    until: float = 0.0
+    marks: dict[str, str] = msgspec.field(name="set", default_factory=dict)
+
+    @property
+    def first(self) -> RunId:
+        """The run that its chain began with."""
+        return self.chain or self.run_id
+
+
+_DECODER: Final = msgspec.json.Decoder(tuple[Origin, ...])
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+@lru_cache(maxsize=_DECODED)
+def read(kept: str) -> tuple[Origin, ...]:
+    """The newest first; none for anything that `written` does not make."""
+    if not kept.startswith("[") or len(kept) > _LARGEST:
+        return ()
+    try:
+        return _DECODER.decode(kept)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return ()
+
+
+def written(kept: str, newest: Origin) -> str:
+    """What to keep when `newest` sets the properties that it has marks of."""
+    parts = [_ENCODER.encode(newest)]
+    room = MOST_KEPT
+    for it in read(kept):
+        marks = {name: mark for name, mark in it.marks.items() if name not in newest.marks}
+        if not marks:
+            continue
+        part = _ENCODER.encode(msgspec.structs.replace(it, marks=marks))
+        room -= len(part) + 1
+        if room < 0:
+            break
+        parts.append(part)
+    return f"[{b','.join(parts).decode()}]"
+
+
+def of(kept: str, name: str, value: str | None) -> Origin | None:
+    """The run that set the value which is desired of a property; None for somebody else's."""
+    if value is None:
+        return None
+    for it in read(kept):
+        if name in it.marks:
+            return it if it.marks[name] == mark(value) else None
+    return None
+
+
+def mark(value: str) -> str:
+    """Tells values apart that stand beside it anyway; not made to keep one secret."""
+    return f"{zlib.crc32(value.encode(errors='replace')):08x}"
