@@ -70,6 +70,13 @@ class PrunePolicy(Model):
     )
 
 
+class DeletionPolicy(StrEnum):
+    """What becomes of what is deployed when the ScriptRepository is deleted. Words of Flux."""
+
+    MIRROR_PRUNE = "MirrorPrune"
+    ORPHAN = "Orphan"
+
+
 class ApplyPolicy(StrEnum):
     """Who applies the manifests of the repository."""
 
@@ -235,6 +242,14 @@ class ScriptRepositorySpec(Model):
     timeout: Duration = Field(default="1m", description="Longest that one git operation may take.")
     credentials: SecretRef | None = None
     prune: PrunePolicy = Field(default=PrunePolicy())
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.MIRROR_PRUNE,
+        strict=False,
+        description=(
+            "When this object is deleted, on Kubernetes. MirrorPrune: what `prune` deletes without "
+            "a limit goes, too, as far as it is in this namespace. Orphan: all stays."
+        ),
+    )
     namespaces: list[Namespace] = Field(
         default_factory=list,
         max_length=256,

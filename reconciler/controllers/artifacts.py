@@ -84,6 +84,9 @@ class Artifacts:
     def _own(self, record: ScriptRecord, spec: ScriptSpec) -> Found:
         owner = self._world.applied_by(record)
         if owner is None:
+            orphaned = self._orphaned(record, spec)
+            if orphaned is not None:
+                return orphaned
             raise Stalled(
                 "no repository applied this Script; set spec.manifest.register, or commit it to a "
                 "repository that scriptops deploys",
@@ -104,6 +107,16 @@ class Artifacts:
             "spec.manifest.name and version",
             reason="ArtifactNotFound",
         )
+
+    def _orphaned(self, record: ScriptRecord, spec: ScriptSpec) -> Found | None:
+        """What it ran when its repository was deleted: that goes on until somebody changes it."""
+        if not record.is_applied or self._world.repository(record.repository_uid) is not None:
+            return None
+        digest = ready_digest(record)
+        content = self._registry.read(digest) if digest else None
+        if content is None:
+            return None
+        return Found(digest, layout.extension_of(content, spec.manifest.script_type))
 
     def _published(self, record: ScriptRecord, spec: ScriptSpec, owner: RepositoryRecord) -> Found:
         """For a Script that somebody else applied."""

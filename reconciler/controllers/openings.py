@@ -47,9 +47,9 @@ class Opened:
     synced: bool = False
     # Whether others apply what is in it.
     is_left: bool = False
-    # What a revision is just being applied to, and the drift policy that this was last done with.
+    # What a revision is just being applied to, and the policies that this was last done with.
     applying: frozenset[Reference] = frozenset()
-    drift: DriftPolicy = field(default_factory=DriftPolicy)
+    policies: tuple[DriftPolicy, frozenset[str]] | None = None
     # Commits that the mirror holds for rollbacks.
     kept: frozenset[str] = frozenset()
 

@@ -33,7 +33,7 @@ from reconciler.controllers.repositorystatus import SUSPENDED, RepositoryStatuse
 from reconciler.controllers.revisions import Reading, Revisions
 from reconciler.controllers.statuscommits import StatusCommits, StatusTarget
 from reconciler.controllers.world import World
-from reconciler.core import conditions, history, plan, repositories
+from reconciler.core import conditions, history, ownership, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.conditions import Verdict
@@ -97,6 +97,7 @@ class Repositories:
         replace_versions: bool,
         allow_repositories: bool = False,
         grants: Grants = NO_GRANTS,
+        owning: bool = True,
         clusters: Clusters,
         served: Callable[[], frozenset[Resource]],
         in_use: Callable[[ArtifactRef], bool],
@@ -109,6 +110,8 @@ class Repositories:
         self._clock = clock
         self._metrics = metrics
         self._grants = grants
+        # Whether the cluster collects what has no owner any more.
+        self._owning = owning
         self._served = served
         self._published = published
         self._synced = synced
@@ -281,10 +284,11 @@ class Repositories:
         # Kept until it has been planned for: the cluster may not answer this time.
         state.wanted |= reading.changed
         state.is_whole |= reading.is_first
-        if state.drift != spec.drift:
-            # What was left as it is may have to be put back now.
+        policies = (spec.drift, self._owns(spec))
+        if state.policies != policies:
+            # What was left as it is may have to be put back now, or change owners.
             state.wanted |= state.revisions.desired.keys()
-            state.drift = spec.drift
+            state.policies = policies
         applied: Applied | None = None
         if spec.apply is ApplyPolicy.NONE:
             state.wanted, state.is_whole, state.is_left = set(), False, True
@@ -449,7 +453,12 @@ class Repositories:
             deleted=self.drift.deleted,
             now=self._clock.now(),
             account=self._grants.account(record.key, spec),
+            owns=self._owns(spec),
+            alive=self._world.repository_uids,
         )
+
+    def _owns(self, spec: ScriptRepositorySpec) -> frozenset[str]:
+        return ownership.kinds(spec.prune, spec.deletion_policy) if self._owning else frozenset()
 
     def _inventory(self, uid: str, scope: Scope) -> list[Reference]:
         """Every live object that carries our label, and that it may delete."""

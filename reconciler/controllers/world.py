@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from reconciler.core import publishing, twins
 from reconciler.core.models import ModelRecord
 from reconciler.core.objects import ObjectKey, Reference
@@ -69,10 +71,18 @@ class World:
         is_ours = owner is not None and publishing.serves(owner, script.key.namespace)
         return owner if is_ours else None
 
+    @property
+    def repository_uids(self) -> Collection[str]:
+        """Of all repositories that there are."""
+        return self._uids().keys()
+
     def repository(self, uid: str) -> RepositoryRecord | None:
         """The repository with this UID."""
+        key = self._uids().get(uid)
+        return self.repositories.get(key) if key is not None else None
+
+    def _uids(self) -> Mapping[str, ObjectKey]:
         if self._by_uid_of != self.repositories.version:
             self._by_uid = {it.uid: it.key for it in self.repositories}
             self._by_uid_of = self.repositories.version
-        key = self._by_uid.get(uid)
-        return self.repositories.get(key) if key is not None else None
+        return self._by_uid

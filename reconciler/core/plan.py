@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from reconciler.api.meta import duration
 from reconciler.api.scriptrepository import DriftMode, DriftPolicy, PrunePolicy
-from reconciler.core import drift, ordering, quarantine
+from reconciler.core import drift, ordering, ownership, quarantine
 from reconciler.core.merge import covers, merge, without_nulls
 from reconciler.core.objects import (
     ANNOTATION_CAUSE,
@@ -90,6 +90,10 @@ class Repository:
     now: float = 0.0
     # With whose rights it is carried out; None for the controller's own.
     account: ObjectKey | None = None
+    # Kinds of which it owns the objects of its namespace, so that these go when it is deleted.
+    owns: frozenset[str] = frozenset()
+    # UIDs of all repositories that there are; None: not known, and each that a label names counts.
+    alive: Collection[str] | None = None
 
 
 _RESOURCES: Final[Mapping[tuple[str, str], Resource]] = {
@@ -171,7 +175,8 @@ def make(
     Where the live object is not what git says although it was when its manifest was applied, the
     step says in which fields; with the drift policy Detect it is a Skip.
 
-    Objects that nobody labelled are adopted; those of another repository are skipped. A Device or
+    Objects that nobody labelled are adopted, and those of a repository that is gone; those of
+    another are skipped. A Device or
     model that is live keeps its `desired`, its status, and every property, field, label and
     annotation that the manifest does not name: a property that leaves the manifest stays in the
     cluster, as nothing tells whose it is by then. A field below a property that the manifest does
@@ -258,12 +263,14 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
         if _stays_away(wanted, repository):
             return Skip(ref, SkipReason.DRIFTED, f"{ref} was deleted in the cluster", ("",))
         document = _document(wanted, repository, repository.revision)
+        document = _owned(document, _owner_reference(ref, repository, None))
         if resource not in _MERGED_LISTS:
             return Apply(ref, resource, document, is_new=True)
         return Create(ref, resource, {**document, **_initial_status(wanted.document, resource)})
     metadata = mapping(live.get("metadata"))
     owner = _owner(live)
-    if owner and owner != repository.uid:
+    is_anothers = owner and owner != repository.uid
+    if is_anothers and (repository.alive is None or owner in repository.alive):
         name = text(mapping(metadata.get("labels")).get(LABEL_REPOSITORY))
         return Skip(
             ref,
@@ -281,15 +288,17 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
     is_same = applied.get(ANNOTATION_DIGEST) == wanted.digest
     revision = text(applied.get(ANNOTATION_REVISION)) if is_same else ""
     document = _document(wanted, repository, revision or repository.revision, live=live)
+    owner_reference = _owner_reference(ref, repository, live)
     # Items of a list may come without kind and apiVersion.
     live = {"apiVersion": resource.api_version, "kind": ref.kind, **live}
     ops: tuple[JsonObject, ...] = ()
     if resource in _MERGED_LISTS:
         list_name, name_field = _MERGED_LISTS[resource]
         ops = merge(live, document, list_name=list_name, name_field=name_field, exactly=not is_same)
+        ops += ownership.patch(live, owner_reference)
         if not ops:
             return None
-    elif covers(live, document):
+    elif covers(live, document) and ownership.is_settled(live, owner_reference):
         # The digest is among the annotations: the same manifest, and nothing taken from it.
         return None
     drifted = drift.differing(live, document, named=_NAMED.get(resource, {})) if is_same else ()
@@ -298,6 +307,7 @@ def _step(wanted: Desired, repository: Repository, live: JsonObject | None) -> S
         return Skip(ref, SkipReason.DRIFTED, message, drifted)
     if resource in _MERGED_LISTS:
         return Patch(ref, resource, ops, drifted)
+    document = _owned(document, owner_reference)
     return Apply(ref, resource, document, is_new=False, drifted=drifted)
 
 
@@ -403,6 +413,24 @@ def _document(
             },
         },
     }
+
+
+def _owner_reference(
+    ref: Reference, repository: Repository, live: JsonObject | None
+) -> JsonObject | None:
+    """An owner is of the same namespace, or the garbage collector takes it for gone."""
+    if ref.kind not in repository.owns or ref.namespace != repository.key.namespace:
+        return None
+    if ownership.is_anothers(live, repository.uid):
+        return None
+    return ownership.reference(repository.key, repository.uid)
+
+
+def _owned(document: JsonObject, owner: JsonObject | None) -> JsonObject:
+    if owner is None:
+        return document
+    metadata = {**mapping(document.get("metadata")), ownership.FIELD: [owner]}
+    return {**document, "metadata": metadata}
 
 
 def _label(name: str) -> str:

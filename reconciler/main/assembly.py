@@ -230,6 +230,7 @@ class Controller:
             cluster_name=self.settings.cluster_name,
             replace_versions=self.settings.dev,
             grants=grants,
+            owning=self.settings.cluster is ClusterKind.KUBERNETES,
             clusters=kube.RemoteClusters(),
             served=self._served,
             in_use=lambda ref: bool(self.artifacts.users(ref)),

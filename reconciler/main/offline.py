@@ -9,8 +9,8 @@ from reconciler.adapters import kube
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.api.scriptrepository import ApplyPolicy, DriftPolicy, PrunePolicy
+from reconciler.core import ownership, pruning
 from reconciler.core import plan as planning
-from reconciler.core import pruning
 from reconciler.core.manifests import ManifestSet
 from reconciler.core.objects import (
     LABEL_REPOSITORY_UID,
@@ -57,11 +57,14 @@ async def _plan(
         served = planning.writable(served)
     key = ObjectKey(settings.namespace, name)
     uid, prune, drift = "", PrunePolicy(), DriftPolicy()
+    owns: frozenset[str] = frozenset()
     try:
         record = decode_repository(await cluster.get(SCRIPT_REPOSITORIES, key))
         uid = record.uid
         if record.spec is not None:
             prune, drift = record.spec.prune, record.spec.drift
+            if settings.cluster is ClusterKind.KUBERNETES:
+                owns = ownership.kinds(prune, record.spec.deletion_policy)
             if record.spec.apply is ApplyPolicy.NONE:
                 return planning.Plan((), ())
     except ObjectNotFound:
@@ -81,6 +84,8 @@ async def _plan(
             prune=prune,
             drift=drift,
             now=SystemClock().now(),
+            owns=owns,
+            alive=await _repositories(cluster),
         ),
         desired=manifests.desired,
         live=live,
@@ -90,6 +95,11 @@ async def _plan(
     )
     owned = Counter(ref.kind for ref in inventory)
     return pruning.limited(made, prune, owned.__getitem__)[0]
+
+
+async def _repositories(cluster: Cluster) -> frozenset[str]:
+    found = await _all(cluster, SCRIPT_REPOSITORIES)
+    return frozenset(text(mapping(obj.get("metadata")).get("uid")) for obj in found)
 
 
 async def _all(cluster: Cluster, resource: Resource) -> Sequence[JsonObject]:

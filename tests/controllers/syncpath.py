@@ -104,13 +104,7 @@ class Desk:
     @asynccontextmanager
     async def open(self, **spec: Any) -> AsyncIterator[None]:
         """Reconcile one ScriptRepository inside."""
-        document: dict[str, Any] = {
-            "apiVersion": "hit.edu.cn/v1alpha1",
-            "kind": "ScriptRepository",
-            "metadata": {"name": RULES.name, "namespace": TEAM},
-            "spec": {"url": URL, "interval": "60s", "statusRef": "", **spec},
-        }
-        await self.cluster.real.apply(SCRIPT_REPOSITORIES, document, field_manager="operator")
+        await self._operator(spec)
         drift = self.repositories.drift
         loops = [self.repositories.loop, drift.loop, drift.statuses_loop]
         loop = asyncio.gather(*(it.run() for it in loops))
@@ -121,6 +115,21 @@ class Desk:
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
             await self.repositories.stop()
+
+    async def open_again(self, **spec: Any) -> None:
+        """The operator says something else of it."""
+        await self._operator(spec)
+        await self.see()
+        await self.look()
+
+    async def _operator(self, spec: Mapping[str, Any]) -> None:
+        document: dict[str, Any] = {
+            "apiVersion": "hit.edu.cn/v1alpha1",
+            "kind": "ScriptRepository",
+            "metadata": {"name": RULES.name, "namespace": TEAM},
+            "spec": {"url": URL, "interval": "60s", "statusRef": "", **spec},
+        }
+        await self.cluster.real.apply(SCRIPT_REPOSITORIES, document, field_manager="operator")
 
     async def see(self) -> None:
         """Let the copy catch up with the cluster, and tell as a watch would."""

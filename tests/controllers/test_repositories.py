@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pytest
 
-from reconciler.core.objects import DEVICES_V1BETA1, SCRIPTS, ObjectKey
+from reconciler.core.objects import (
+    DEVICES_V1BETA1,
+    LABEL_REPOSITORY,
+    LABEL_REPOSITORY_UID,
+    SCRIPT_REPOSITORIES,
+    SCRIPTS,
+    ObjectKey,
+    mapping,
+)
 from reconciler.errors import ClusterUnavailable, ObjectInvalid, SourceUnavailable
-from tests.controllers.syncpath import RULES, TEAM, Desk
+from tests.controllers.syncpath import RULES, TEAM, URL, Desk
 from tests.support.rulebook import HOUSE, documents, script
 
 GONE = ClusterUnavailable("the API server does not answer")
@@ -221,16 +229,7 @@ def test_an_object_that_another_repository_owns_is_told_of_in_every_revision_unt
 ):
     async def test() -> None:
         desk = Desk()
-        theirs = script("relay")
-        theirs["metadata"] = {
-            "name": "relay",
-            "namespace": TEAM,
-            "labels": {
-                "scriptops.hit.edu.cn/repository-uid": "another",
-                "scriptops.hit.edu.cn/repository": "other-rules",
-            },
-        }
-        await desk.cluster.real.create(SCRIPTS, theirs, field_manager="scriptops")
+        await of_another(desk, "relay")
         desk.remote.commit(HOUSE)
         await desk.see()
         async with desk.open():
@@ -246,6 +245,97 @@ def test_an_object_that_another_repository_owns_is_told_of_in_every_revision_unt
             await desk.see()
             await desk.look()
             assert await desk.verdict() == ("True", "Applied")
+
+    run(test())
+
+
+def test_what_a_repository_that_is_gone_has_left_is_taken_over() -> None:
+    async def test() -> None:
+        desk = Desk()
+        other = await of_another(desk, "relay")
+        desk.remote.commit(HOUSE)
+        await desk.see()
+        async with desk.open():
+            assert await desk.verdict() == ("False", "OwnedByAnother")
+            await desk.cluster.real.delete(SCRIPT_REPOSITORIES, ObjectKey(TEAM, "other"), uid=other)
+            await desk.see()
+            await desk.look()
+            assert await desk.verdict() == ("True", "Applied")
+            [owner] = (await desk.live())["relay"]["metadata"]["ownerReferences"]
+            assert (owner["kind"], owner["name"]) == ("ScriptRepository", RULES.name)
+
+    run(test())
+
+
+async def of_another(desk: Desk, name: str) -> str:
+    """A Script of a repository that goes on; the UID of that."""
+    other: dict[str, Any] = {
+        "apiVersion": "hit.edu.cn/v1alpha1",
+        "kind": "ScriptRepository",
+        "metadata": {"name": "other", "namespace": TEAM},
+        "spec": {"url": URL, "suspend": True},
+    }
+    made = await desk.cluster.real.create(SCRIPT_REPOSITORIES, other, field_manager="operator")
+    uid = str(mapping(made["metadata"])["uid"])
+    labels = {LABEL_REPOSITORY_UID: uid, LABEL_REPOSITORY: "other"}
+    metadata = {"name": name, "namespace": TEAM, "labels": labels}
+    theirs = {**script(name), "metadata": metadata}
+    await desk.cluster.real.create(SCRIPTS, theirs, field_manager="scriptops")
+    return uid
+
+
+def owners_of(obj: Mapping[str, Any]) -> list[tuple[str, bool, bool]]:
+    """Name of each owner, whether it is the controller, and whether its deletion waits."""
+    owners = obj["metadata"].get("ownerReferences", [])
+    return [(it["name"], it["controller"], it["blockOwnerDeletion"]) for it in owners]
+
+
+OURS = [(RULES.name, True, False)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "scripts", "devices"),
+    [
+        pytest.param({}, OURS, [], id="as the prune policy has it"),
+        pytest.param({"prune": {"devices": True}}, OURS, OURS, id="devices too"),
+        pytest.param({"prune": {"scripts": False}}, [], [], id="nothing is pruned"),
+        pytest.param({"prune": {"quarantine": "1h"}}, [], [], id="quarantine comes first"),
+        pytest.param({"prune": {"maxPercent": 30}}, [], [], id="not so many at once"),
+        pytest.param({"prune": {"maxCount": 3}}, [], [], id="nor in number"),
+        pytest.param({"deletionPolicy": "Orphan"}, [], [], id="orphans"),
+    ],
+)
+def test_a_repository_owns_what_it_prunes_without_a_limit(
+    spec: Mapping[str, Any],
+    scripts: list[tuple[str, bool, bool]],
+    devices: list[tuple[str, bool, bool]],
+) -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+        async with desk.open(**spec):
+            assert [owners_of(it) for it in (await desk.live()).values()] == [scripts]
+            live = await desk.live(DEVICES_V1BETA1)
+            assert [owners_of(it) for it in live.values()] == [devices] * len(live)
+
+    run(test())
+
+
+def test_a_policy_that_changes_changes_owners() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+
+        async def owners() -> set[str]:
+            live = [*(await desk.live()).values(), *(await desk.live(DEVICES_V1BETA1)).values()]
+            return {str(owners_of(it)) for it in live}
+
+        async with desk.open(prune={"devices": True}):
+            assert await owners() == {str(OURS)}
+            await desk.open_again(deletionPolicy="Orphan", prune={"devices": True})
+            assert await owners() == {"[]"}
+            await desk.open_again(prune={"devices": True})
+            assert await owners() == {str(OURS)}
 
     run(test())
 

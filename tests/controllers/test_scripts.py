@@ -710,7 +710,7 @@ def test_restart_of_a_thousand_scripts_starts_nothing():
     finish(check())
 
 
-def test_repository_that_goes_takes_ready_with_it():
+def test_a_script_whose_repository_goes_runs_on_until_it_is_changed():
     async def check() -> None:
         rig = Rig()
         async with rig.running():
@@ -719,6 +719,17 @@ def test_repository_that_goes_takes_ready_with_it():
             await rig.sync()
             rig.scripts.loop.add(SCRIPT)
             await rig.clock.advance(TRANSITION_INTERVAL)
-            assert told(await rig.status()) == [*stalled("NoRegister"), SUCCEEDING]
+            assert told(await rig.status()) == [*READY, SUCCEEDING]
+            assert rig.triggering.index.get(SCRIPT) is not None
+        again = Rig(before=rig)
+        async with again.running():
+            again.sessions.connect(credit=10)
+            await again.sync()
+            await again.clock.settle()
+            assert again.triggering.index.get(SCRIPT) is not None
+            await again.change_spec(manifest={**spec()["manifest"], "version": "2.0.0"})
+            await again.sync()
+            await again.clock.advance(TRANSITION_INTERVAL)
+            assert told(await again.status()) == [*stalled("NoRegister"), SUCCEEDING]
 
     finish(check())

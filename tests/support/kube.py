@@ -208,8 +208,11 @@ class KubeServer:
         )
         wait_until(self._is_ready, what="kube-apiserver is ready", seconds=READY_SECONDS)
 
-    def start_controller_manager(self) -> None:
-        """Garbage collection, namespace deletion and ServiceAccount tokens, for who claims them."""
+    def start_controller_manager(self, *controllers: str) -> None:
+        """Garbage collection, namespace deletion and ServiceAccount tokens, for who claims them.
+
+        With names, these controllers alone.
+        """
         self._spawn(
             "kube-controller-manager",
             f"--kubeconfig={self.kubeconfig}",
@@ -219,6 +222,7 @@ class KubeServer:
             "--port=0",
             "--bind-address=127.0.0.1",
             "--leader-elect=false",
+            *([f"--controllers={','.join(controllers)}"] if controllers else []),
         )
 
     def kill(self, program: str = "kube-apiserver") -> None:
