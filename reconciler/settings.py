@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from reconciler.api.meta import DNS_LABEL, Namespace
 from reconciler.api.script import Place
+from reconciler.core import chains
 from reconciler.core.pacing import REQUESTS
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -146,6 +147,8 @@ class Settings(BaseModel):
     `grants` is a file that says what repositories may write besides their own namespace; without
     one they may in the embedded cluster write what their ScriptRepository says.
     `mqtt_config` is a file that says how to be let in by the broker at `mqtt`.
+    `chain_depth` is how many runs that set each other off a run may follow, `chain_runs` how many
+    of one such chain may be in a minute.
     `recordings` are runs of each Script that can be replayed; 0 records none. `kube_api_qps` and
     `kube_api_burst` bound what is asked of the API server, watches apart.
     """
@@ -178,6 +181,8 @@ class Settings(BaseModel):
     register_keys: tuple[Path, ...] = ()
     network: tuple[Place, ...] = ()
     recordings: Annotated[int, Field(ge=0, le=MOST_RECORDINGS)] = DEFAULT_RECORDINGS
+    chain_depth: Annotated[int, Field(ge=1, le=1_000)] = chains.DEFAULT_LIMITS.depth
+    chain_runs: Annotated[int, Field(ge=1, le=1_000_000)] = chains.DEFAULT_LIMITS.runs
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
 

@@ -131,6 +131,8 @@ READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 RUNS_SUCCEEDING: Final = "RunsSucceeding"
+# Of a Script, only while True: a chain of runs that set each other off was broken at it.
+LOOPING: Final = "Looping"
 # Only of a Script with rollouts, as a Deployment has it.
 PROGRESSING: Final = "Progressing"
 # Of a ScriptRepository, only while True: something live differs from git and is left so.

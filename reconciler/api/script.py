@@ -267,6 +267,11 @@ class MqttTrigger(Model):
     )
 
 
+class Loop(StrEnum):
+    BREAK = "Break"
+    ALLOW = "Allow"
+
+
 class ExecutePolicy(Model):
     """When it runs, and with what promise."""
 
@@ -289,6 +294,15 @@ class ExecutePolicy(Model):
         description=(
             "Run for changes of devices at most once in so long; what came meanwhile is run for at "
             "the end of it."
+        ),
+    )
+    loop: Loop = Field(
+        default=Loop.BREAK,
+        strict=False,
+        description=(
+            "What becomes of it when its own writes set it off, by itself or by way of other "
+            "Scripts. Break: what it has set itself is no change, and a chain of Scripts ends "
+            "after some runs. Allow: it goes on, if not faster than the controller lets a chain."
         ),
     )
     webhook: bool = Field(default=False, description="May be triggered over HTTP.")

@@ -297,6 +297,18 @@ Recordings = Annotated[
         help="Runs of each Script that are kept for scriptops replay; 0 keeps none.",
     ),
 ]
+ChainDepth = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, help="How many runs that set each other off a run may follow."
+    ),
+]
+ChainRuns = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, help="How many runs that set each other off may be in a minute."
+    ),
+]
 LogFormatOption = Annotated[
     LogFormat, typer.Option(metavar="text|json", help="How log lines are written to stderr.")
 ]

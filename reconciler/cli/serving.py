@@ -19,6 +19,7 @@ from reconciler.api.verification import Verification
 from reconciler.cli import options, terminal
 from reconciler.cli.narrate import Narrator
 from reconciler.cli.terminal import ExitCode
+from reconciler.core import chains
 from reconciler.core.pacing import REQUESTS
 from reconciler.ports.git import Remote
 from reconciler.settings import (
@@ -120,6 +121,8 @@ def up(
     register_key: options.RegisterKeys = [],  # noqa: B006 - as above
     network_allow: options.Network = [],  # noqa: B006 - typer's spelling of "none given"
     recordings: options.Recordings = DEFAULT_RECORDINGS,
+    chain_depth: options.ChainDepth = chains.DEFAULT_LIMITS.depth,
+    chain_runs: options.ChainRuns = chains.DEFAULT_LIMITS.runs,
     log_format: options.LogFormatOption = LogFormat.TEXT,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
@@ -155,6 +158,8 @@ def up(
         register_keys=tuple(register_key),
         network=tuple(network_allow),
         recordings=recordings,
+        chain_depth=chain_depth,
+        chain_runs=chain_runs,
         log_format=log_format,
         log_level=log_level,
     )
@@ -207,6 +212,8 @@ def controller(
     register_config: options.RegisterConfig = None,
     register_key: options.RegisterKeys = [],  # noqa: B006 - as above
     recordings: options.Recordings = DEFAULT_RECORDINGS,
+    chain_depth: options.ChainDepth = chains.DEFAULT_LIMITS.depth,
+    chain_runs: options.ChainRuns = chains.DEFAULT_LIMITS.runs,
     log_format: options.LogFormatOption = LogFormat.TEXT,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
@@ -243,6 +250,8 @@ def controller(
         register_config=register_config,
         register_keys=tuple(register_key),
         recordings=recordings,
+        chain_depth=chain_depth,
+        chain_runs=chain_runs,
         log_format=log_format,
         log_level=log_level,
     )

@@ -87,7 +87,7 @@ class DesiredWriter:
                 )
                 continue
             key = ObjectKey(flight.run.script.namespace, name)
-            record = self._current(key)
+            record = self.current(key)
             if record is None:
                 effects.refuse(f"{name}/{what}", f"there is no Device {key}")
                 continue
@@ -114,16 +114,18 @@ class DesiredWriter:
                 self._metrics.desired_writes_total.labels(label).inc(count)
         return effects
 
-    def _current(self, key: ObjectKey) -> DeviceRecord | None:
+    def current(self, key: ObjectKey) -> DeviceRecord | None:
+        """The device as the watch brought it, or as our own PATCH left it since then."""
         live = self._world.device(key)
         ahead = self._ahead.get(key)
-        if live is None or ahead is None:
+        if live is None or ahead is None or not _is_ahead(ahead, live):
             return live
-        return ahead if _is_ahead(ahead, live) else live
+        status = self._world.device_statuses.get(key)
+        return ahead if status is None else twins.view(ahead, status)
 
     def _learned(self, key: ObjectKey, answer: DeviceRecord) -> None:
         """The watch, or the answer to a later PATCH, may have been faster than this answer."""
-        current = self._current(key)
+        current = self.current(key)
         if current is not None and _is_ahead(answer, current):
             self._ahead[key] = answer
 
@@ -156,7 +158,7 @@ class DesiredWriter:
         flight: InFlight,
         effects: Effects,
     ) -> None:
-        record = self._current(key)
+        record = self.current(key)
         if record is None:
             # It went between the check and here.
             _refuse_all(effects, key, writes, f"there is no Device {key}")

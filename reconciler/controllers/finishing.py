@@ -63,6 +63,8 @@ class Finisher:
             logs=tuple(LogLine(*line) for line in result.logs),
             uid=run.uid,
             version=flight.runnable.version,
+            depth=run.depth,
+            chain=run.chain,
         )
         told = flight.environment.record(record)
         self.runs.add(told)

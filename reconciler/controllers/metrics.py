@@ -67,6 +67,9 @@ class Metrics:
         self.runs_given_up_total = counter(
             "runs_given_up_total", "Runs that have not succeeded at any of their starts."
         )
+        self.loops_broken_total = counter(
+            "loops_broken_total", "Runs that were not started because of the chain they were in."
+        )
         self.ticks_total = counter(
             "ticks_total", "Times of schedules that came.", result=("due", "missed")
         )

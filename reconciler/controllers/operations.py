@@ -296,6 +296,8 @@ def _run(record: RunRecord) -> JsonObject:
         "id": record.run_id,
         "script": {"namespace": record.script.namespace, "name": record.script.name},
         "cause": record.cause.value,
+        "depth": record.depth,
+        "chain": record.chain,
         "outcome": record.outcome.value,
         "message": record.message,
         "revision": record.revision,

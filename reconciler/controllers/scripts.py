@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
-from reconciler.api.meta import duration
-from reconciler.api.script import Qos, ScriptSpec, ScriptStatus
+from reconciler.api.meta import LOOPING, duration
+from reconciler.api.script import Loop, Qos, ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts, Found
 from reconciler.controllers.dependencies import Dependencies
 from reconciler.controllers.dispatching import Dispatcher
@@ -92,6 +92,8 @@ class Scripts:
         self._clock = clock
         self._dependencies = Dependencies(world)
         self._facts: dict[str, RunFacts] = {}
+        # By UID: how it was found to be part of a circle, until its status says so.
+        self._looping: dict[str, str] = {}
         # Whose newest runs are in no status yet.
         self._untold: set[ObjectKey] = set()
         # By (namespace, digest): None while good, else why it cannot be loaded.
@@ -161,6 +163,11 @@ class Scripts:
         """Whether this very Script still exists."""
         record = self._world.scripts.get(key)
         return record is not None and record.uid == uid
+
+    def looped(self, key: ObjectKey, uid: str, message: str) -> None:
+        """A chain of runs was broken at it."""
+        self._looping[uid] = message
+        self.loop.add(key)
 
     def run_finished(self, key: ObjectKey, uid: str, last: LastRun) -> None:
         """Take the result of a run into the status; those of an earlier object are dropped."""
@@ -308,6 +315,7 @@ class Scripts:
                 canaries=runnable.canaries,
                 gate=gating.gate_of(spec),
                 durable=spec.execute_policy.qos is Qos.AT_LEAST_ONCE,
+                may_loop=spec.execute_policy.loop is Loop.ALLOW,
                 schedule=cron.schedule(
                     spec.execute_policy.cron,
                     key=record.uid,
@@ -330,6 +338,7 @@ class Scripts:
         self._artifacts.release(record.key)
         self._statuses.forget(record.key)
         self._facts.pop(record.uid, None)
+        self._looping.pop(record.uid, None)
         self.rollouts.forget(record)
         self.on_gone(record)
 
@@ -344,10 +353,12 @@ class Scripts:
             now=self._clock.now(),
             rollout=self.rollouts.status(record.uid),
             progressing=self.rollouts.condition(record.uid),
+            looping=self._looping.pop(record.uid, ""),
         )
         if status == before:
             return
         transition = is_transition(before, status)
+        self._tell_of_loop(record, before, status)
         self._statuses.want(
             record.key, record.uid, status, live=record.status, transition=transition
         )
@@ -358,6 +369,14 @@ class Scripts:
             for listener in self.listeners:
                 listener(record.key, status)
         self.on_status(record, status, transition)
+
+    def _tell_of_loop(
+        self, record: ScriptRecord, before: ScriptStatus, status: ScriptStatus
+    ) -> None:
+        if not any(it.type == LOOPING for it in before.conditions):
+            for it in status.conditions:
+                if it.type == LOOPING:
+                    self._events.warning(SCRIPTS, record.key, record.uid, it.reason, it.message)
 
     def _facts_of(self, record: ScriptRecord) -> RunFacts:
         """What the cluster remembers, where this process has not seen a run yet."""

@@ -12,7 +12,8 @@ import orjson
 from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.world import World
-from reconciler.core import gating, triggers
+from reconciler.core import chains, gating, triggers
+from reconciler.core.chains import BEGINS, SOON, Chains, Change, Limits, Link
 from reconciler.core.conditions import rfc3339
 from reconciler.core.gating import Gate
 from reconciler.core.ledger import Ledger, WhyNot
@@ -34,12 +35,19 @@ def _nobody_asks(_script: ObjectKey) -> None:
     """Nothing has a schedule."""
 
 
+def _nobody_hears(_script: ObjectKey, _uid: str, _message: str) -> None:
+    """It stays in the ledger."""
+
+
 class Triggering:
     """Keeps the trigger index and what each Script was last run for.
 
     Promised: a known reported value that differs from the one a Script was last run for leads to a
     run of it, also when the change fell into a restart or a broken watch; the same value again
     does not, whatever its timestamps say. Not promised: a run for every value in between.
+
+    What a Script has set itself is no change to it, and a chain of Scripts that set each other off
+    ends at `limits`; `executePolicy.loop` has it otherwise.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Triggering:
         clock: Clock,
         metrics: Metrics,
         wake: Callable[[], None],
+        limits: Limits = chains.DEFAULT_LIMITS,
         epoch: int = 1,
     ) -> None:
         self.index = TriggerIndex()
@@ -67,6 +76,13 @@ class Triggering:
         self.ledger = Ledger()
         # Told of each Script for which something may become due by the clock, or not any more.
         self.on_due: Callable[[ObjectKey], None] = _nobody_asks
+        self._chains = Chains(limits)
+        # Told of each Script at which a chain was broken: its UID, and why.
+        self.on_loop: Callable[[ObjectKey, str, str], None] = _nobody_hears
+        # By UID of the Script and name of the device: whose values the device was seen to have.
+        self._arrived: dict[str, dict[str, chains.Arrived]] = {}
+        # By UID: what a gate holds back follows from, and since when it does.
+        self._held: dict[str, tuple[Link, float]] = {}
         # By UID of the Script and name of the device: the values a wish was made for. Ahead of
         # `_evaluated`, which moves when a run is dispatched.
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}
@@ -97,9 +113,11 @@ class Triggering:
         self.on_due(subscription.key)
         if known is not None and not is_new:
             self._seen[subscription.uid] = dict(known.values)
+            self._arrive(subscription)
             self._catch_up(subscription)
             return
         seen = self._seen[subscription.uid] = self._present(subscription)
+        self._arrive(subscription)
         if subscription.run_on_deploy and not (adopt and known is None):
             if known is None:
                 # Of no generation there is: what is owed its first run gets it after a restart too.
@@ -108,6 +126,7 @@ class Triggering:
             return
         if known is not None:
             seen.update((n, v) for n, v in known.values.items() if n in subscription.reads)
+            self._arrive(subscription)
         self._remember(subscription)
         self._catch_up(subscription)
 
@@ -127,7 +146,9 @@ class Triggering:
         self.ledger.forget(script)
         self._deliveries.forget(uid)
         self._seen.pop(uid, None)
+        self._arrived.pop(uid, None)
         self._gates.pop(uid, None)
+        self._held.pop(uid, None)
         self._wished.discard(uid)
         if self._evaluated.pop(uid, None) is not None:
             self._evaluations.remove(uid)
@@ -144,24 +165,82 @@ class Triggering:
         for subscription in self.index.readers(device.key):
             seen = self._seen[subscription.uid]
             before = seen.get(device.key.name, {})
-            if triggers.changed(device, before):
-                seen[device.key.name] = {**before, **triggers.known_values(device)}
-                if subscription.gate is None:
-                    self._wish(subscription, Cause.READ_CHANGE, device.key.name)
-                else:
-                    self._judge(subscription, subscription.gate, device)
-            else:
+            change = self._change(subscription, device, before)
+            if not change.links:
                 self.note(subscription.key, WhyNot.UNCHANGED, Cause.READ_CHANGE, device.key.name)
+                continue
+            seen[device.key.name] = {**before, **triggers.known_values(device)}
+            if subscription.gate is not None:
+                self._judge(subscription, subscription.gate, device, change)
+            elif not self._is_barred(subscription, device, change):
+                self._wish(subscription, Cause.READ_CHANGE, device.key.name, change.link or BEGINS)
 
-    def _judge(self, subscription: Subscription, gate: Gate, device: DeviceRecord) -> None:
-        uid, name = subscription.uid, device.key.name
-        self._gates[uid], why = gating.changed(
-            gate, self._gates[uid], name, gating.values_of(device), self._clock.now()
+    def _change(
+        self, subscription: Subscription, device: DeviceRecord, before: Mapping[str, str]
+    ) -> Change:
+        arrived = self._arrived.setdefault(subscription.uid, {})
+        change = chains.change(
+            device,
+            before,
+            arrived.get(device.key.name, {}),
+            script=subscription.key.name,
+            may_loop=subscription.may_loop,
+            now=self._clock.now(),
         )
+        if change.arrived:
+            arrived[device.key.name] = change.arrived
+        return change
+
+    def _is_barred(self, subscription: Subscription, device: DeviceRecord, change: Change) -> bool:
+        """Whether there is no run for a change because of what it follows from."""
+        script, uid, name, link = subscription.key, subscription.uid, device.key.name, change.link
+        hindrance = "" if link is None else self._chains.hindrance(link, self._clock.now())
+        if link is None:
+            self.note(script, WhyNot.ECHO, Cause.READ_CHANGE, name)
+        elif hindrance:
+            self.note(script, WhyNot.LOOP, Cause.READ_CHANGE, f"{name}, set by {link.by}")
+            self._metrics.loops_broken_total.inc()
+            self.on_loop(
+                script,
+                uid,
+                f"no run for a change of Device {link.device} that Script {link.by} has brought "
+                f"about: {hindrance}; have one of them wait, or set executePolicy.loop",
+            )
+        else:
+            return False
+        known = self._evaluated.get(uid)
+        if known is not None:
+            new = triggers.known_values(device)
+            told = {it: new[it] for it in change.links}
+            values = {**known.values, name: {**known.values.get(name, {}), **told}}
+            self._keep(uid, replace(known, values=values))
+        return True
+
+    def _judge(
+        self, subscription: Subscription, gate: Gate, device: DeviceRecord, change: Change
+    ) -> None:
+        uid, name, now = subscription.uid, device.key.name, self._clock.now()
+        before = self._gates[uid]
+        state, why = gating.changed(gate, before, name, gating.values_of(device), now)
+        is_asking = why not in {WhyNot.FILTERED, WhyNot.PENDING}
+        if is_asking and self._is_barred(subscription, device, change):
+            state, why = gating.not_asked(before, state), None
+        elif why is not WhyNot.FILTERED and change.link is not None:
+            self._hold(uid, change.link, now)
+        self._gates[uid] = state
         if why is not None:
             self.note(subscription.key, why, Cause.READ_CHANGE, name)
         if self.look(subscription.key) < inf:
             self.on_due(subscription.key)
+
+    def _hold(self, uid: str, link: Link, now: float) -> None:
+        """What a gate lets through, now or later, follows from the deepest of late."""
+        held = self._released(uid, now)
+        self._held[uid] = (chains.deepest((held, link)) or BEGINS, now)
+
+    def _released(self, uid: str, now: float) -> Link:
+        link, since = self._held.pop(uid, (BEGINS, now))
+        return link if 0 <= now - since < SOON else BEGINS
 
     def look(self, script: ObjectKey) -> float:
         """Wish for what the gate of a Script has due by now; when to look again."""
@@ -169,11 +248,13 @@ class Triggering:
         if subscription is None or subscription.gate is None:
             return inf
         uid = subscription.uid
-        look = gating.look(subscription.gate, self._gates[uid], self._clock.now())
+        now = self._clock.now()
+        look = gating.look(subscription.gate, self._gates[uid], now)
         self._gates[uid] = look.state
         if look.devices is not None:
             self._wished.add(uid)
-            run = self._run(subscription, Cause.READ_CHANGE, devices=look.devices)
+            link = self._released(uid, now)
+            run = self._run(subscription, Cause.READ_CHANGE, devices=look.devices, link=link)
             self._offer(run, ", ".join(sorted(look.devices)))
         elif uid not in self._wished and uid in self._evaluated:
             kept = gating.to_json(subscription.gate, look.state)
@@ -292,18 +373,33 @@ class Triggering:
         found = (self._world.device(ObjectKey(namespace, name)) for name in subscription.reads)
         return [device for device in found if device is not None]
 
-    def _wish(self, subscription: Subscription, cause: Cause, device: str = "") -> None:
-        run = self._run(subscription, cause, devices=frozenset((device,) if device else ()))
+    def _arrive(self, subscription: Subscription) -> None:
+        """Look at what devices had taken over already."""
+        seen = self._seen[subscription.uid]
+        self._arrived[subscription.uid] = {
+            it.key.name: chains.arrived(it, seen.get(it.key.name, {}))
+            for it in self._devices(subscription)
+            if it.origins
+        }
+
+    def _wish(
+        self, subscription: Subscription, cause: Cause, device: str = "", link: Link = BEGINS
+    ) -> None:
+        devices = frozenset((device,) if device else ())
+        run = self._run(subscription, cause, devices=devices, link=link)
         self._offer(run, device)
 
     def _offer(self, run: Run, detail: str) -> None:
         subscription = self.index.get(run.script)
         is_durable = subscription is not None and subscription.durable
         if is_durable and self._deliveries.has_room(run.script, run.event):
+            self._chains.count(run.chain, run.created_at)
             self._deliveries.take(run)
             return
         if self._queue.offer(run, coalesce=True) is Offered.COALESCED:
             self.note(run.script, WhyNot.COALESCED, run.cause, detail)
+        else:
+            self._chains.count(run.chain, run.created_at)
         self._wake()
 
     def note(self, script: ObjectKey, why: WhyNot, cause: Cause, detail: str = "") -> None:
@@ -320,6 +416,7 @@ class Triggering:
         *,
         devices: frozenset[str] = frozenset(),
         event: bytes = b"",
+        link: Link = BEGINS,
     ) -> Run:
         return Run(
             key=RunKey(new_run_id(), 1, self._epoch),
@@ -330,4 +427,6 @@ class Triggering:
             devices=devices,
             event=event,
             is_canary=not devices.isdisjoint(subscription.canaries),
+            depth=link.depth,
+            chain=link.chain,
         )

@@ -152,6 +152,11 @@ def changed(
     return replace(state, asked_at=now, devices=state.devices | {device}), why
 
 
+def not_asked(before: State, after: State) -> State:
+    """The state after a change that may not lead to a run: what holds, holds all the same."""
+    return replace(after, asked_at=before.asked_at, devices=before.devices)
+
+
 def look(gate: Gate, state: State, now: float) -> Look:
     """What is due by now."""
     again_at = math.inf

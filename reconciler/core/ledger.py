@@ -16,6 +16,8 @@ class WhyNot(StrEnum):
     """Why something that could have led to a run of its own did not."""
 
     UNCHANGED = "Unchanged"
+    ECHO = "Echo"
+    LOOP = "Loop"
     FILTERED = "Filtered"
     PENDING = "Pending"
     DEBOUNCED = "Debounced"
@@ -35,6 +37,8 @@ class WhyNot(StrEnum):
 _MEANINGS: Final[Mapping[WhyNot, str]] = MappingProxyType(
     {
         WhyNot.UNCHANGED: "a device reported, but no other value than the Script was last run for",
+        WhyNot.ECHO: "a device took over what the Script itself had set",
+        WhyNot.LOOP: "Scripts set each other off without end; see executePolicy.loop",
         WhyNot.FILTERED: "no condition of executePolicy.when asks for a run at these values",
         WhyNot.PENDING: "a condition holds, and has to hold for longer",
         WhyNot.DEBOUNCED: "another change came within executePolicy.debounce",

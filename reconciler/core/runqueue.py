@@ -107,7 +107,7 @@ class RunQueue:
         if coalesce and runs:
             for at, waiting in enumerate(runs):
                 if _is_like(waiting, run) and bool(waiting.event) == bool(run.event):
-                    deeper = max(waiting, run, key=lambda it: it.depth)
+                    deeper = max(waiting, run, key=lambda it: (it.depth, it.chain))
                     self._events.add(run.script, len(run.event) - len(waiting.event))
                     runs[at] = replace(
                         waiting,

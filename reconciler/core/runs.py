@@ -192,3 +192,5 @@ class RunRecord:
     logs: tuple[LogLine, ...] = ()
     uid: str = ""
     version: str = ""
+    depth: int = 0
+    chain: str = ""

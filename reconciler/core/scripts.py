@@ -9,7 +9,14 @@ from typing import Final
 import orjson
 from pydantic import ValidationError
 
-from reconciler.api.meta import PROGRESSING, READY, RUNS_SUCCEEDING, ConditionStatus
+from reconciler.api.meta import (
+    LOOPING,
+    PROGRESSING,
+    READY,
+    RUNS_SUCCEEDING,
+    Condition,
+    ConditionStatus,
+)
 from reconciler.api.rollout import RolloutStatus
 from reconciler.api.script import RunStatus, ScriptSpec, ScriptStatus
 from reconciler.core import conditions, quarantine
@@ -173,17 +180,21 @@ def status_of(
     now: float,
     rollout: RolloutStatus | None = None,
     progressing: tuple[ConditionStatus, str, str] | None = None,
+    looping: str = "",
 ) -> ScriptStatus:
     """The whole status. It equals `live` exactly when there is nothing to write.
 
-    `progressing` is the condition of a `rollout`.
+    `progressing` is the condition of a `rollout`; `looping` says how it was found to be part of a
+    circle, which is told until its spec is another one.
     """
     last = facts.last
     others: dict[str, tuple[ConditionStatus, str, str]] = {
         c.type: (c.status, c.reason, c.message)
         for c in live.conditions
-        if c.type == RUNS_SUCCEEDING
+        if c.type == RUNS_SUCCEEDING or _is_told(c, record.generation)
     }
+    if looping:
+        others.setdefault(LOOPING, ("True", "Loop", looping))
     if last is not None:
         good = last.outcome is Outcome.SUCCEEDED
         others[RUNS_SUCCEEDING] = ("True" if good else "False", last.outcome.value, last.message)
@@ -207,6 +218,10 @@ def status_of(
         failures=facts.failures,
         rollout=rollout,
     )
+
+
+def _is_told(condition: Condition, generation: int) -> bool:
+    return condition.type == LOOPING and condition.observed_generation == generation
 
 
 def is_transition(old: ScriptStatus, new: ScriptStatus) -> bool:

@@ -1,4 +1,4 @@
-"""Which Scripts a changed device concerns, and whether it is a change to them.
+"""Which Scripts a changed device concerns.
 
 A change is a change of *value*: resourceVersions and timestamps move with every report, and a
 value that is unknown says nothing.
@@ -36,6 +36,8 @@ class Subscription:
     gate: Gate | None = None
     # Its runs are kept until they have succeeded.
     durable: bool = False
+    # It runs for what it has set itself too, and every circle with it in it may go on.
+    may_loop: bool = False
 
 
 class TriggerIndex:
@@ -81,11 +83,3 @@ class TriggerIndex:
 
 def known_values(device: DeviceRecord) -> dict[str, str]:
     return {twin.name: twin.reported for twin in device.twins if twin.reported is not None}
-
-
-def changed(device: DeviceRecord, evaluated: Values) -> bool:
-    """Whether a known reported value differs from the one last evaluated."""
-    for twin in device.twins:
-        if twin.reported is not None and evaluated.get(twin.name) != twin.reported:
-            return True
-    return False

@@ -54,7 +54,7 @@ from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.statusnotes import StatusNotes
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
-from reconciler.core import plan
+from reconciler.core import chains, plan
 from reconciler.core.models import ModelRecord
 from reconciler.core.objects import (
     ObjectKey,
@@ -188,6 +188,7 @@ class Controller:
             clock=clock,
             metrics=metrics,
             wake=self.dispatcher.wake,
+            limits=chains.Limits(self.settings.chain_depth, self.settings.chain_runs),
         )
         self.schedules = Schedules(self.triggering, clock=clock, metrics=metrics)
         self.triggering.on_due = self.schedules.changed
@@ -215,6 +216,7 @@ class Controller:
             clock=clock,
             metrics=metrics,
         )
+        self.triggering.on_loop = self.scripts.looped
         self.environments.wake = self.dispatcher.wake
         self.environments.doubt = self.scripts.loop.add
         self.repositories = Repositories(
@@ -426,7 +428,7 @@ class Controller:
             self.repositories.drift.device_changed(delta)
             if delta.new is not None:
                 self.writer.caught_up(delta.new)
-                record = self.world.device(delta.key)
+                record = self.writer.current(delta.key)
                 if record is not None:
                     self.triggering.device_changed(record)
 
@@ -436,7 +438,8 @@ class Controller:
 
     def _device_statuses_changed(self, deltas: Sequence[Delta[DeviceStatusRecord]]) -> None:
         for delta in deltas:
-            record = self.world.device(delta.key)
+            # What is reported may come before what our own write has made of the Device.
+            record = self.writer.current(delta.key)
             if record is not None:
                 self.triggering.device_changed(record)
 

@@ -19,9 +19,10 @@ class Operations(Protocol):
     is
     `{"kind": "Device", "metadata": {name, namespace}, "model": str, "properties":
     [{name, reported, desired, type, timestamp}]}` with absent values as null. A run is
-    `{"id", "script": {namespace, name}, "cause", "outcome", "message", "revision", "digest",
-    "createdAt", "finishedAt" (RFC 3339), "durationMicroseconds", "changed", "unchanged",
-    "refused": ["<device>/<property>=<value>"], "logs": [{level, text}]}`.
+    `{"id", "script": {namespace, name}, "cause", "depth", "chain", "outcome", "message",
+    "revision", "digest", "createdAt", "finishedAt" (RFC 3339), "durationMicroseconds", "changed",
+    "unchanged", "refused": ["<device>/<property>=<value>"], "logs": [{level, text}]}`; `depth` runs
+    led to it by what they wrote, of which the first is `chain`.
     """
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]: ...

@@ -29,7 +29,7 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.kube import connect
 from reconciler.controllers.reflecting import Reflector
 from reconciler.controllers.world import World
-from reconciler.core import triggers
+from reconciler.core import chains, triggers
 from reconciler.core.objects import DEVICES_V1BETA1, ObjectKey
 from reconciler.core.store import Delta
 from reconciler.core.triggers import Subscription, TriggerIndex
@@ -135,7 +135,7 @@ class Listener:
                 continue
             for subscription in self.index.readers(delta.key):
                 before = self.evaluated.get(subscription.key, {})
-                if triggers.changed(record, before):
+                if chains.change(record, before, {}, script=subscription.key.name, now=0.0).links:
                     self.evaluated[subscription.key] = triggers.known_values(record)
                     self.wishes += 1
 

@@ -34,6 +34,7 @@ from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
+from reconciler.core import chains
 from reconciler.core.grants import NO_GRANTS
 from reconciler.core.models import decode_model
 from reconciler.core.objects import (
@@ -147,7 +148,9 @@ SWITCH_MODEL = model(
 class Rig:
     """Everything between the copy of the cluster and the executors."""
 
-    def __init__(self, *, before: Rig | None = None) -> None:
+    def __init__(
+        self, *, before: Rig | None = None, limits: chains.Limits = chains.DEFAULT_LIMITS
+    ) -> None:
         """`before` is the controller that ran before a restart."""
         self.clock: FakeClock = before.clock if before else FakeClock()
         self.cluster: FakeCluster = before.cluster if before else FakeCluster(self.clock)
@@ -193,6 +196,7 @@ class Rig:
             clock=self.clock,
             metrics=self.metrics,
             wake=self.dispatcher.wake,
+            limits=limits,
         )
         self.schedules = Schedules(self.triggering, clock=self.clock, metrics=self.metrics)
         self.triggering.on_due = self.schedules.changed
@@ -216,6 +220,7 @@ class Rig:
             clock=self.clock,
             metrics=self.metrics,
         )
+        self.triggering.on_loop = self.scripts.looped
         self.environments.wake = self.dispatcher.wake
         self.environments.doubt = self.scripts.loop.add
         self.scripts.on_status = self._tell
@@ -377,9 +382,10 @@ class Rig:
             changed(delta)
 
     def _device_changed(self, delta: Delta[Any]) -> None:
-        record = self.world.device(delta.key)
-        if delta.new is not None and record is not None:
+        if delta.new is not None:
             self.writer.caught_up(delta.new)
+        record = self.writer.current(delta.key)
+        if delta.new is not None and record is not None:
             self.triggering.device_changed(record)
 
     # Measures.

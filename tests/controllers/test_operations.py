@@ -194,6 +194,8 @@ def test_run_is_shown_as_the_port_says():
             "id": "r",
             "script": {"namespace": "default", "name": "thermostat"},
             "cause": "Webhook",
+            "depth": 0,
+            "chain": "",
             "outcome": "Succeeded",
             "message": "",
             "revision": "main@sha1:1",

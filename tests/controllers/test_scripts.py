@@ -369,6 +369,30 @@ def test_what_a_register_lacked_is_fetched_once_somebody_has_pushed_it():
     finish(check())
 
 
+def test_one_at_which_a_chain_was_broken_says_so_until_it_is_another():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor = await deployed(rig)
+            looping = ("Looping", "True", "Loop")
+            for message in ("first", "second"):
+                rig.triggering.on_loop(SCRIPT, rig.world.scripts.get(SCRIPT).uid, message)
+                await rig.clock.advance(TRANSITION_INTERVAL)
+                await rig.sync()
+            status = await rig.status()
+            assert told(status) == [*READY, looping, SUCCEEDING]
+            assert status.conditions[1].message == "first"
+            warnings = [e for e in rig.cluster.emitted if e.type == "Warning"]
+            assert [(e.reason, e.message) for e in warnings] == [("Loop", "first")]
+            await rig.change_spec(executePolicy={"loop": "Allow"})
+            await rig.sync()
+            await answer_all(rig, executor)
+            await caught_up(rig)
+            assert told(await rig.status()) == [*READY, SUCCEEDING]
+
+    finish(check())
+
+
 def test_register_that_does_not_answer_never_lends_a_new_version_the_bytes_of_the_old():
     async def check() -> None:
         rig = Rig()

@@ -1,11 +1,9 @@
-"""Which Scripts a changed device concerns, and whether it is a change to them."""
+"""Which Scripts a changed device concerns."""
 
 from __future__ import annotations
 
-import pytest
-
 from reconciler.core.objects import ObjectKey
-from reconciler.core.triggers import Subscription, TriggerIndex, changed, known_values
+from reconciler.core.triggers import Subscription, TriggerIndex, known_values
 from reconciler.core.twins import DeviceRecord, Layout, Twin
 
 SCRIPT = ObjectKey("default", "thermostat")
@@ -43,28 +41,6 @@ def subscription(
         read_change=read_change,
         run_on_deploy=True,
     )
-
-
-@pytest.mark.parametrize(
-    ("reported", "evaluated", "is_change"),
-    [
-        pytest.param({"t": "21"}, {"t": "20"}, True, id="another value"),
-        pytest.param({"t": "21"}, {"t": "21"}, False, id="the same value"),
-        pytest.param({"t": "21"}, {}, True, id="first known value"),
-        pytest.param({"t": None}, {}, False, id="unknown and never known"),
-        pytest.param({"t": None}, {"t": "20"}, False, id="unknown after known"),
-        pytest.param({}, {"t": "20"}, False, id="property gone"),
-        pytest.param({"t": ""}, {"t": "20"}, True, id="empty but known"),
-        pytest.param({"t": "21", "h": "5"}, {"t": "21", "h": "4"}, True, id="one of two"),
-        pytest.param({"t": "21.0"}, {"t": "21"}, True, id="text differs"),
-    ],
-)
-def test_only_a_known_value_that_differs_is_a_change(reported, evaluated, is_change):
-    assert changed(device(**reported), evaluated) is is_change
-
-
-def test_time_and_version_alone_are_no_change():
-    assert not changed(device("99", t="21"), known_values(device("1", t="21")))
 
 
 def test_known_values_leave_out_what_is_unknown():
