@@ -111,6 +111,12 @@ class ClusterUnavailable(Transient):
     reason = "ClusterUnavailable"
 
 
+class NotLeading(Transient):
+    """Another replica leads what this would be written for, or may do so by now."""
+
+    reason = "NotLeading"
+
+
 # What git answers.
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import assert_never
 
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.slowstart import SlowStart
 from reconciler.controllers.world import World
@@ -78,10 +79,17 @@ class Applier:
     the order of the plan.
     """
 
-    def __init__(self, world: World, cluster: Cluster, precedence: Precedence) -> None:
+    def __init__(
+        self,
+        world: World,
+        cluster: Cluster,
+        precedence: Precedence,
+        leadership: Leadership = ALONE,
+    ) -> None:
         self._world = world
         self._cluster = cluster
         self._precedence = precedence
+        self._leadership = leadership
         self._acting: dict[ObjectKey, Cluster] = {}
 
     async def apply(
@@ -164,7 +172,8 @@ class Applier:
         """One step, planned again when it met another state. Raises what the write raises."""
         for attempt in range(TRIES):
             try:
-                await self._write(step, self._acting_for(repository))
+                async with self._leadership.writing(repository.key.namespace):
+                    await self._write(step, self._acting_for(repository))
             except (Conflict, ObjectExists, ObjectNotFound):
                 if attempt + 1 == TRIES or not isinstance(step, plan.Create | plan.Patch):
                     raise

@@ -111,6 +111,11 @@ class Deliveries:
         for run_id in [i for i, it in self._open.items() if it.run.uid == uid]:
             self._close(run_id)
 
+    def let_go(self, uid: str) -> None:
+        """Another replica sees to the runs of this Script; they stay in the journal."""
+        for run_id in [i for i, it in self._open.items() if it.run.uid == uid]:
+            self._forget(run_id)
+
     def keep_only(self, uids: Container[str]) -> None:
         for run_id in [i for i, it in self._open.items() if it.run.uid not in uids]:
             self._close(run_id)
@@ -166,7 +171,10 @@ class Deliveries:
         self._events.add(run.script, len(run.event))
 
     def _close(self, run_id: RunId) -> None:
+        self._forget(run_id)
+        self._journal.drop(run_id)
+
+    def _forget(self, run_id: RunId) -> None:
         it = self._open.pop(run_id)
         self._count[it.run.script] -= 1
         self._events.add(it.run.script, -len(it.run.event))
-        self._journal.drop(run_id)

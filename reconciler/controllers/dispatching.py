@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from reconciler.controllers.environments import Environments
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight, Runnable
@@ -85,7 +86,7 @@ class Dispatcher:
         *,
         clock: Clock,
         metrics: Metrics,
-        epoch: int = 1,
+        leadership: Leadership = ALONE,
     ) -> None:
         self._world = world
         self._queue = queue
@@ -94,7 +95,7 @@ class Dispatcher:
         self._environments = environments
         self._clock = clock
         self._metrics = metrics
-        self._epoch = epoch
+        self._leadership = leadership
         self._executors: dict[ExecutorId, _Executor] = {}
         self._runnables: dict[ObjectKey, Runnable] = {}
         self._in_flight: dict[RunId, InFlight] = {}
@@ -102,7 +103,7 @@ class Dispatcher:
         self._loading: dict[RunId, _Load] = {}
         # Runs that an executor did not begin; they go before all that waits.
         self._returned: dict[RunId, InFlight] = {}
-        self.shadows = Shadows(world, clock=clock, epoch=epoch)
+        self.shadows = Shadows(world, clock=clock, leadership=leadership)
         # Results by Script that are not handed on yet.
         self._ended: dict[ObjectKey, deque[tuple[InFlight, RunResult]]] = {}
         self._pump_is_due = False
@@ -120,6 +121,14 @@ class Dispatcher:
 
     def remove(self, script: ObjectKey) -> None:
         self._runnables.pop(script, None)
+
+    def let_go(self, script: ObjectKey) -> None:
+        """Another replica runs it from now on: what its runs in flight answer is dropped."""
+        self.remove(script)
+        for flights in (self._in_flight, self._returned):
+            for run_id in [i for i, f in flights.items() if f.run.script == script]:
+                del flights[run_id]
+                self._queue.done(script)
 
     def running(self, script: ObjectKey) -> Runnable | None:
         return self._runnables.get(script)
@@ -190,7 +199,13 @@ class Dispatcher:
             if self.shadows.finished(executor, result):
                 continue
             flight = self._in_flight.get(result.key.run_id)
-            if flight is None or flight.executor != executor or flight.run.key != result.key:
+            if (
+                flight is None
+                or flight.executor != executor
+                or flight.run.key != result.key
+                # After a pause this may be heard of before it is known who leads by now.
+                or not self._leadership.leads(flight.run.script.namespace)
+            ):
                 self._metrics.stale_results_total.inc()
                 if flight is not None and flight.executor != executor:
                     self._tell_foreign(executor, result.key.run_id)
@@ -286,7 +301,7 @@ class Dispatcher:
                 break
             if key in asked or ref.script_type not in executor.info.script_types:
                 continue
-            load = RunKey(new_run_id(), 1, self._epoch)
+            load = RunKey(new_run_id(), 1, self._leadership.epoch(key[0]))
             deadline = self._clock.monotonic() + ANSWER_GRACE
             self._loading[load.run_id] = _Load(key, executor.info.id, deadline)
             dispatches.append(Dispatch(ref, (), load))

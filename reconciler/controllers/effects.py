@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.world import World
@@ -56,10 +57,19 @@ class DesiredWriter:
     not written.
     """
 
-    def __init__(self, world: World, cluster: Cluster, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        world: World,
+        cluster: Cluster,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        leadership: Leadership = ALONE,
+    ) -> None:
         self._world = world
         self._cluster = cluster
         self._clock = clock
+        self._leadership = leadership
         self._metrics = metrics
         # Devices as our own PATCH left them, until the watch has caught up with it.
         self._ahead: dict[ObjectKey, DeviceRecord] = {}
@@ -173,9 +183,10 @@ class DesiredWriter:
                 )
                 try:
                     if patch.ops:
-                        answer = await self._cluster.json_patch(
-                            patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
-                        )
+                        async with self._leadership.writing(key.namespace):
+                            answer = await self._cluster.json_patch(
+                                patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
+                            )
                         self._learned(key, twins.decode_device(answer))
                 except Conflict:
                     if attempt + 1 == TRIES:

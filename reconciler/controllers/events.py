@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from reconciler.api.meta import READY, RUNS_SUCCEEDING, Condition
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.precedence import Precedence
 from reconciler.core.objects import ObjectKey, Reference, Resource
 from reconciler.errors import ScriptOpsError
@@ -28,8 +29,16 @@ PACE_SECONDS = 0.05
 class Events:
     """Best effort, in order, never in the way: `transition` returns at once."""
 
-    def __init__(self, cluster: Cluster, precedence: Precedence, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        precedence: Precedence,
+        *,
+        clock: Clock,
+        leadership: Leadership = ALONE,
+    ) -> None:
         self._cluster = cluster
+        self._leadership = leadership
         self._precedence = precedence
         self._clock = clock
         self._backlog: deque[ClusterEvent] = deque()
@@ -106,8 +115,10 @@ class Events:
             await self._news.wait()
             while self._backlog:
                 await self._precedence.applied()
+                event = self._backlog.popleft()
                 try:
-                    await self._cluster.emit(self._backlog.popleft())
+                    async with self._leadership.writing(event.regarding.namespace):
+                        await self._cluster.emit(event)
                 except ScriptOpsError as error:
                     log.debug("event not recorded", extra={"reason": error.reason})
                 await self._clock.sleep(PACE_SECONDS)

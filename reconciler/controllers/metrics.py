@@ -119,6 +119,9 @@ class Metrics:
         self.mqtt_messages_total = counter(
             "mqtt_messages_total", "Messages from and to the MQTT broker.", result=MQTT
         )
+        self.shards_led = gauge(
+            "shards_led", "Shards of the namespaces that this replica leads; 0 without replicas."
+        )
         self.executors = gauge("executors", "Executors connected.")
         self.executor_credit = gauge("executor_credit", "Runs that executors would take now.")
         self.git_fetch_seconds = histogram(

@@ -47,6 +47,8 @@ class Opened:
     synced: bool = False
     # Whether others apply what is in it.
     is_left: bool = False
+    # Whether it is to be read from the beginning.
+    is_doubted: bool = False
     # What a revision is just being applied to, and the policies that this was last done with.
     applying: frozenset[Reference] = frozenset()
     policies: tuple[DriftPolicy, frozenset[str]] | None = None
@@ -91,6 +93,12 @@ class Openings:
     def items(self) -> Iterable[tuple[ObjectKey, Opened]]:
         return self._opened.items()
 
+    def doubt(self, key: ObjectKey) -> None:
+        """Begin anew with the next `open`, as after a start."""
+        state = self._opened.get(key)
+        if state is not None:
+            state.is_doubted = True
+
     async def open(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Opened:
         """Raises what reading its Secrets raises, and `SourceInvalid` for an impossible address."""
         branch = statustargets.branch(spec, self._cluster_name)
@@ -100,7 +108,8 @@ class Openings:
         target = statustargets.target(remote, branch, spec, options) if branch else None
         notes = statustargets.notes(remote, spec, options)
         same = (record.uid, remote, _identity(spec))
-        if state is not None and (state.uid, state.remote, _identity(state.spec)) == same:
+        is_same = state is not None and (state.uid, state.remote, _identity(state.spec)) == same
+        if state is not None and is_same and not state.is_doubted:
             state.spec, state.target, state.notes = spec, target, notes
             return state
         self.close(record.key)

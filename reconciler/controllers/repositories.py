@@ -22,6 +22,7 @@ from reconciler.controllers.claims import Claim
 from reconciler.controllers.drift import Drift
 from reconciler.controllers.events import Events
 from reconciler.controllers.fleet import Fleet
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.openings import Opened, Openings
@@ -48,6 +49,7 @@ from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.errors import (
+    NotLeading,
     ScriptOpsError,
     SourceInvalid,
     SourceUnverified,
@@ -97,6 +99,7 @@ class Repositories:
         replace_versions: bool,
         allow_repositories: bool = False,
         grants: Grants = NO_GRANTS,
+        leadership: Leadership = ALONE,
         owning: bool = True,
         clusters: Clusters,
         served: Callable[[], frozenset[Resource]],
@@ -115,8 +118,11 @@ class Repositories:
         self._served = served
         self._published = published
         self._synced = synced
-        self._applier = Applier(world, cluster, precedence)
-        self._statuses = RepositoryStatuses(cluster, events, clock=clock, metrics=metrics)
+        self._leadership = leadership
+        self._applier = Applier(world, cluster, precedence, leadership)
+        self._statuses = RepositoryStatuses(
+            cluster, events, clock=clock, metrics=metrics, leadership=leadership
+        )
         self._fleet = Fleet(cluster, clusters, self._statuses, name=cluster_name)
         self._prunes = Prunes(events)
         self.drift = Drift(
@@ -161,6 +167,25 @@ class Repositories:
         if old is None or new is None or _asks(old) != _asks(new):
             self.loop.add(delta.key)
 
+    def gained(self, key: ObjectKey) -> None:
+        """It is ours to apply from now on, which begins as after a start."""
+        self._openings.doubt(key)
+        self.loop.add(key)
+
+    def lost(self, key: ObjectKey) -> None:
+        """Another replica applies it; here it is only published."""
+        state = self._openings.get(key)
+        if state is not None:
+            self._statuses.forget(state.uid)
+            if state.target is not None:
+                self._commits.let_go(state.target, self._is_told_by_us)
+        self.loop.add(key)
+
+    def _is_told_by_us(self, script: ObjectKey) -> bool:
+        record = self._world.scripts.get(script)
+        owner = self._world.owner_of(record) if record is not None else None
+        return owner is not None and self._leadership.leads(owner.key.namespace)
+
     def claim(self, ref: Reference) -> Claim | None:
         """What the revision read last says of an object; None where it says nothing to go by."""
         live = self._world.of(ref)
@@ -170,6 +195,8 @@ class Repositories:
         for key, state in found[:1]:
             record = self._world.repositories.get(key)
             if record is None or record.spec is None or record.uid != state.uid:
+                return None
+            if not self._leadership.leads(key.namespace):
                 return None
             if record.spec.apply is ApplyPolicy.NONE or ref in state.revisions.held:
                 return None
@@ -217,6 +244,8 @@ class Repositories:
         state = self._openings.get(owner.key) if owner else None
         if owner is None or state is None or state.target is None:
             return
+        if not self._leadership.leads(owner.key.namespace):
+            return
         try:
             self._commits.put(
                 state.target,
@@ -237,6 +266,8 @@ class Repositories:
             self.drift.repository_gone(key)
             self.branches.forget(key)
             return Result()
+        if not self._leadership.leads(key.namespace):
+            return await self._follow(record)
         try:
             if record.spec is None:
                 raise Stalled(record.problem, reason="InvalidSpec")
@@ -249,7 +280,7 @@ class Repositories:
                 )
                 return Result()
             return await self._sync(record, record.spec)
-        except _Unfinished:
+        except (_Unfinished, NotLeading):
             raise
         except ScriptOpsError as error:
             verdict = repositorystatus.verdict_of(error)
@@ -266,18 +297,37 @@ class Repositories:
                 return Result(duration(record.spec.interval))
             raise
 
-    async def _sync(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Result:
-        started = self._clock.monotonic()
+    async def _follow(self, record: RepositoryRecord) -> Result:
+        """Another replica applies it: what it publishes is here all the same."""
+        spec = record.spec
+        if spec is None or spec.clusters or spec.suspend:
+            return Result()
+        state, _, again = await self._read(record, spec)
+        if not state.synced:
+            state.synced = True
+            self._synced(record.key)
+        state.revisions.collect()
+        return Result(again)
+
+    async def _read(
+        self, record: RepositoryRecord, spec: ScriptRepositorySpec
+    ) -> tuple[Opened, Reading, timedelta]:
+        """The newest revision, published, and when to look again."""
         state = await self._openings.open(record, spec)
         # What others apply is the branch, whatever is to be rolled back here.
         rollback = spec.rollback if spec.apply is ApplyPolicy.ALL else None
+        started = self._clock.monotonic()
         reading = await state.revisions.read(timeout=duration(spec.timeout), rollback=rollback)
         self._metrics.git_fetch_seconds.observe(self._clock.monotonic() - started)
+        self._published(reading.published)
+        return state, reading, self.branches.seen(record.key, reading.commit.id, spec)
+
+    async def _sync(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Result:
+        started = self._clock.monotonic()
+        state, reading, again = await self._read(record, spec)
         if reading.verified:
             self._statuses.verified(record, ("True", "Succeeded", reading.verified))
-        again = self.branches.seen(record.key, reading.commit.id, spec)
         self._tell(Progress(record=record, commit=reading.commit.id))
-        self._published(reading.published)
         if reading.is_first:
             revisions = state.revisions
             self.drift.read_first(record, reading.commit.tree, revisions.desired, revisions.held)

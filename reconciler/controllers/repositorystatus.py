@@ -21,6 +21,7 @@ from reconciler.api.scriptrepository import (
 from reconciler.api.scriptrepository import Problem as ReportedProblem
 from reconciler.controllers.applying import Applied
 from reconciler.controllers.events import Events
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.statuses import status_patch
 from reconciler.core import conditions, plan, repositories
@@ -40,8 +41,17 @@ SUSPENDED = "Suspended"
 class RepositoryStatuses:
     """Writes status only where it differs from what is there, and tells of transitions."""
 
-    def __init__(self, cluster: Cluster, events: Events, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        events: Events,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        leadership: Leadership = ALONE,
+    ) -> None:
         self._cluster = cluster
+        self._leadership = leadership
         self._events = events
         self._clock = clock
         self._metrics = metrics
@@ -61,6 +71,11 @@ class RepositoryStatuses:
         The newest is told with the next status, not by one of its own.
         """
         return self._committed.setdefault(uid, partial(self._commits.__setitem__, uid))
+
+    def forget(self, uid: str) -> None:
+        """What is said of it is in the cluster, and others may say more."""
+        for known in (self._written, self._commits, self._drifted, self._verified):
+            known.pop(uid, None)
 
     def latest(self, record: RepositoryRecord) -> ScriptRepositoryStatus:
         """What the cluster has, as far as we wrote it or saw it."""
@@ -125,13 +140,14 @@ class RepositoryStatuses:
             return
         body = status.model_dump(mode="json", exclude_none=True)
         try:
-            await self._cluster.json_patch(
-                SCRIPT_REPOSITORIES,
-                record.key,
-                status_patch(record.uid, body),
-                field_manager=STATUS_FIELD_MANAGER,
-                status=True,
-            )
+            async with self._leadership.writing(record.key.namespace):
+                await self._cluster.json_patch(
+                    SCRIPT_REPOSITORIES,
+                    record.key,
+                    status_patch(record.uid, body),
+                    field_manager=STATUS_FIELD_MANAGER,
+                    status=True,
+                )
         except (ObjectNotFound, Conflict):
             # Deleted, or another by that name: the watch brings what there is.
             return

@@ -144,6 +144,10 @@ class Rollouts:
         for digest in {version.digest for version in it.kept} if it else ():
             self.release(record.key, digest)
 
+    def let_go(self, uid: str) -> None:
+        """Another replica leads it, with what the status says of it."""
+        self._rollouts.pop(uid, None)
+
     # What runs tell.
 
     def ran(self, run: RunRecord) -> None:

@@ -13,6 +13,7 @@ from reconciler.controllers.dependencies import Dependencies
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.environments import Environments
 from reconciler.controllers.events import Events
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
@@ -80,6 +81,7 @@ class Scripts:
         *,
         clock: Clock,
         metrics: Metrics,
+        leadership: Leadership = ALONE,
     ) -> None:
         self._world = world
         self._artifacts = artifacts
@@ -90,6 +92,7 @@ class Scripts:
         self._memory = memory
         self._environments = environments
         self._clock = clock
+        self._leadership = leadership
         self._dependencies = Dependencies(world)
         self._facts: dict[str, RunFacts] = {}
         # By UID: how it was found to be part of a circle, until its status says so.
@@ -127,6 +130,31 @@ class Scripts:
             self._gone(delta.old)
         elif delta.old is None or delta.new is None or _concerns_us(delta.old, delta.new):
             self.loop.add(delta.key)
+        if delta.new is not None and not self._leadership.leads(delta.key.namespace):
+            self._told_elsewhere(delta.old, delta.new)
+
+    def _told_elsewhere(self, old: ScriptRecord | None, new: ScriptRecord) -> None:
+        """Its leader has written a status; who leads its repository carries that on."""
+        before = old.status if old is not None else ScriptStatus()
+        if new.status != before:
+            transition = is_transition(before, new.status)
+            self.on_status(new, new.status, transition)
+            for listener in self.listeners if transition else ():
+                listener(new.key, new.status)
+
+    def gained(self, record: ScriptRecord) -> None:
+        """It is ours to run from now on."""
+        self.loop.add(record.key)
+
+    def lost(self, record: ScriptRecord) -> None:
+        """Another replica runs it, and has what is to be known of it from the cluster."""
+        self._triggering.let_go(record.key, record.uid)
+        self._dispatcher.let_go(record.key)
+        self._environments.forget(record.uid)
+        self._statuses.forget(record.key)
+        self._facts.pop(record.uid, None)
+        self._untold.discard(record.key)
+        self.rollouts.let_go(record.uid)
 
     def loaded(self, namespace: str, digest: str, result: RunResult) -> None:
         good = result.outcome is Outcome.SUCCEEDED
@@ -194,7 +222,7 @@ class Scripts:
     async def _reconcile(self, key: ObjectKey) -> Result:
         self._untold.discard(key)
         record = self._world.scripts.get(key)
-        if record is None:
+        if record is None or not self._leadership.leads(key.namespace):
             return Result()
         if record.deleting:
             # Finalizers of others may keep it for long; its runs end now.
@@ -232,7 +260,11 @@ class Scripts:
     def _is_current(self, record: ScriptRecord) -> bool:
         """Whether this is still the Script it was before we waited; else its key was added."""
         live = self._world.scripts.get(record.key)
-        return live is not None and (live.uid, live.generation) == (record.uid, record.generation)
+        is_same = live is not None and (live.uid, live.generation) == (
+            record.uid,
+            record.generation,
+        )
+        return is_same and self._leadership.leads(record.key.namespace)
 
     async def _prepare(self, record: ScriptRecord) -> tuple[ScriptSpec, Found]:
         """The spec and an artifact that is here and loads."""

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import orjson
 
+from reconciler.controllers.leading import Leadership
 from reconciler.controllers.runnables import InFlight, Runnable
 from reconciler.controllers.world import World
 from reconciler.core import desired
@@ -74,10 +75,10 @@ class Shadows:
     executor goes away is dropped. Used by one event loop only.
     """
 
-    def __init__(self, world: World, *, clock: Clock, epoch: int) -> None:
+    def __init__(self, world: World, *, clock: Clock, leadership: Leadership) -> None:
         self._world = world
         self._clock = clock
-        self._epoch = epoch
+        self._leadership = leadership
         self._waiting: deque[_Pair] = deque(maxlen=WAITING)
         self._under: dict[RunId, _Under] = {}
         # Set by `main`.
@@ -102,7 +103,8 @@ class Shadows:
             if pair.tried.ref.script_type not in executor.script_types:
                 others.append(pair)
                 continue
-            key = RunKey(RunId(uuid4().hex), 1, self._epoch)
+            epoch = self._leadership.epoch(pair.flight.run.script.namespace)
+            key = RunKey(RunId(uuid4().hex), 1, epoch)
             deadline = self._clock.monotonic() + ANSWER_SECONDS
             self._under[key.run_id] = _Under(pair, key, executor.id, deadline)
             activation = pair.flight.shadow_activation

@@ -165,6 +165,13 @@ class StatusCommits:
             writer.results[key] = status
         writer.wake.set()
 
+    def let_go(self, target: StatusTarget, is_ours: Callable[[ObjectKey], bool]) -> None:
+        """Another replica writes there: of what waits only the Scripts that are ours stay."""
+        writer = self._writers.get((target.remote.url, target.ref))
+        if writer is not None:
+            writer.pending = {k: s for k, s in writer.pending.items() if is_ours(k)}
+            writer.results = {k: s for k, s in writer.results.items() if is_ours(k)}
+
     async def stop(self) -> None:
         """End the writers and push what waits, all of it; a push that fails is not tried again."""
         await asyncio.gather(*(self._stop(writer) for writer in self._writers.values()))

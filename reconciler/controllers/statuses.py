@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from reconciler.api.script import ScriptStatus
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
@@ -19,7 +20,13 @@ from reconciler.core.objects import (
     ObjectKey,
 )
 from reconciler.core.scripts import decode_script
-from reconciler.errors import ClusterUnavailable, Conflict, ObjectNotFound, ScriptOpsError
+from reconciler.errors import (
+    ClusterUnavailable,
+    Conflict,
+    NotLeading,
+    ObjectNotFound,
+    ScriptOpsError,
+)
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 
@@ -64,9 +71,16 @@ class ScriptStatuses:
     """
 
     def __init__(
-        self, cluster: Cluster, precedence: Precedence, *, clock: Clock, metrics: Metrics
+        self,
+        cluster: Cluster,
+        precedence: Precedence,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        leadership: Leadership = ALONE,
     ) -> None:
         self._cluster = cluster
+        self._leadership = leadership
         self._precedence = precedence
         self._clock = clock
         self._metrics = metrics
@@ -125,14 +139,15 @@ class ScriptStatuses:
         known.written_at = self._clock.monotonic()
         body = status.model_dump(mode="json", exclude_none=True)
         try:
-            await self._cluster.json_patch(
-                SCRIPTS,
-                key,
-                status_patch(known.uid, body),
-                field_manager=STATUS_FIELD_MANAGER,
-                status=True,
-            )
-        except ObjectNotFound:
+            async with self._leadership.writing(key.namespace):
+                await self._cluster.json_patch(
+                    SCRIPTS,
+                    key,
+                    status_patch(known.uid, body),
+                    field_manager=STATUS_FIELD_MANAGER,
+                    status=True,
+                )
+        except (ObjectNotFound, NotLeading):
             self.forget(key)
             return Result()
         except Conflict:

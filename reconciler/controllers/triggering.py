@@ -10,6 +10,7 @@ from uuid import uuid4
 import orjson
 
 from reconciler.controllers.deliveries import Deliveries
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.world import World
 from reconciler.core import chains, gating, triggers
@@ -61,7 +62,7 @@ class Triggering:
         metrics: Metrics,
         wake: Callable[[], None],
         limits: Limits = chains.DEFAULT_LIMITS,
-        epoch: int = 1,
+        leadership: Leadership = ALONE,
     ) -> None:
         self.index = TriggerIndex()
         self._world = world
@@ -71,7 +72,7 @@ class Triggering:
         self._clock = clock
         self._metrics = metrics
         self._wake = wake
-        self._epoch = epoch
+        self._leadership = leadership
         self._evaluated = dict(evaluations.load())
         self.ledger = Ledger()
         # Told of each Script for which something may become due by the clock, or not any more.
@@ -152,6 +153,19 @@ class Triggering:
         self._wished.discard(uid)
         if self._evaluated.pop(uid, None) is not None:
             self._evaluations.remove(uid)
+
+    def let_go(self, script: ObjectKey, uid: str) -> None:
+        """Another replica runs it from now on: what it was run for is not ours to know any more."""
+        self.unsubscribe(script)
+        self.ledger.forget(script)
+        self._deliveries.let_go(uid)
+        for known in (self._seen, self._gates, self._evaluated):
+            known.pop(uid, None)
+        self._wished.discard(uid)
+
+    def take_up(self, evaluations: Mapping[str, Evaluation]) -> None:
+        """What Scripts were run for by whoever ran them before, by UID."""
+        self._evaluated.update(evaluations)
 
     def keep_only(self, uids: Container[str]) -> None:
         """Forget all Scripts but these: the others went while nobody was looking."""
@@ -419,7 +433,7 @@ class Triggering:
         link: Link = BEGINS,
     ) -> Run:
         return Run(
-            key=RunKey(new_run_id(), 1, self._epoch),
+            key=RunKey(new_run_id(), 1, self._leadership.epoch(subscription.key.namespace)),
             script=subscription.key,
             uid=subscription.uid,
             cause=cause,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from reconciler.adapters.kube.access import KubeAccess
 from reconciler.adapters.kube.events import MERGE_PATCH, Recorder
 from reconciler.adapters.kube.failures import FieldsInvalid, PatchRefused
+from reconciler.adapters.kube.leases import KubeLeases
 from reconciler.adapters.kube.ownership import owners_of
 from reconciler.adapters.kube.preconditions import as_json_patch, uid_of
 from reconciler.adapters.kube.reading import Lines, page_of
@@ -51,6 +52,10 @@ class KubeCluster:
     def access(self, *, audience: str) -> KubeAccess:
         """Whose tokens for `audience` are, and what they may do; for as long as this is open."""
         return KubeAccess(self._transport, audience=audience)
+
+    def leases(self, *, namespace: str) -> KubeLeases:
+        """Those of `namespace`, for as long as this is open; nothing else holds up a renewal."""
+        return KubeLeases(self._transport.in_front(), namespace)
 
     def acting_as(self, account: ObjectKey) -> KubeCluster:
         user = f"system:serviceaccount:{account.namespace}:{account.name}"

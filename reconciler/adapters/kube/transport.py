@@ -63,6 +63,13 @@ class Transport:
         other._headers = {"Impersonate-User": user}  # noqa: SLF001 - of the same class
         return other
 
+    def in_front(self) -> Transport:
+        """One that waits behind no other request: with places and a rate of its own."""
+        other = copy.copy(self)
+        other._places = asyncio.Semaphore(CONCURRENT_REQUESTS)  # noqa: SLF001 - of the same class
+        other._bucket = Bucket(REQUESTS, now=asyncio.get_running_loop().time())  # noqa: SLF001 - as above
+        return other
+
     async def call(
         self,
         method: str,
