@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Set as AbstractSet
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
+from reconciler.api.meta import duration
+from reconciler.api.script import Loop
 from reconciler.core import ordering
 from reconciler.core.admission import Desired
+from reconciler.core.chains import SOON
 from reconciler.core.objects import ObjectKey, Reference
 from reconciler.core.places import Places
-from reconciler.core.problems import Problem, suggestion
+from reconciler.core.problems import Problem, Severity, suggestion
 from reconciler.core.uses import Capability
 
 N = TypeVar("N", bound=Hashable)
@@ -108,36 +113,105 @@ def dependencies(scripts: Mapping[ObjectKey, Desired], places: Places) -> Iterat
 def triggers(
     scripts: Mapping[ObjectKey, Desired], capabilities: Sequence[Capability], places: Places
 ) -> Iterator[Problem]:
-    """Scripts that set each other off: each writes what another runs for.
+    """Scripts that set each other off without end: each writes what another runs for and reads.
 
-    One that reads what it writes itself is no circle: most rules look at their actuator.
+    An error where their sources say so, a warning where one of them does not tell what it reads or
+    writes. One that reads what it writes itself is no circle: it does not run for that. None goes
+    by way of a Script that waits or may loop, see `_sets_off`, or of a property that all who write
+    it set to one and the same value.
     """
-    written: dict[Reference, list[ObjectKey]] = {}
+    sure = {it.script for it in capabilities if it.is_exact}
+    settled = _settled(capabilities)
+    surely = _circles(scripts, [it for it in capabilities if it.script in sure], settled)
+    told = {key for keys in surely for key in keys}
+    perhaps = _circles(scripts, capabilities, settled)
+    for keys in (*surely, *(it for it in perhaps if not told.issuperset(it))):
+        severity: Severity = "error" if sure.issuperset(keys) else "warning"
+        message = (
+            f"{_listed(keys)} set each other off by what they write"
+            f"{', without end' if severity == 'error' else ', perhaps without end'}; have one of "
+            f"them wait ({SOON:.0f}s or more of debounce, throttle or for), or set "
+            "executePolicy.loop to Allow where it is meant"
+        )
+        for key in keys:
+            pointer = "/spec/executePolicy/readChange"
+            yield places.problem(scripts[key], pointer, "TriggerCycle", message, severity)
+
+
+class _Place(NamedTuple):
+    """A property of a device; `property` "" where somebody reads any of them."""
+
+    device: Reference
+    property: str
+
+
+_Node: TypeAlias = ObjectKey | _Place
+
+
+def _circles(
+    scripts: Mapping[ObjectKey, Desired],
+    capabilities: Sequence[Capability],
+    settled: AbstractSet[_Place],
+) -> list[tuple[ObjectKey, ...]]:
+    """By way of the properties: who writes one and who reads it may both be many."""
+    edges: dict[_Node, list[_Node]] = {}
+    read: defaultdict[Reference, set[str]] = defaultdict(set)
     for it in capabilities:
-        for device in {touch.device for touch in it.writes}:
-            written.setdefault(_device(it, device), []).append(it.script)
-    read: dict[Reference, list[ObjectKey]] = {}
+        for place in _sets_off(scripts[it.script], it):
+            edges.setdefault(place, []).append(it.script)
+            read[place.device].add(place.property)
     for it in capabilities:
-        spec = scripts[it.script].script
-        if spec is not None and spec.execute_policy.read_change and not spec.suspend:
-            for device in set(spec.read_selector.match_names.values()):
-                if (reference := _device(it, device)) in written:
-                    read.setdefault(reference, []).append(it.script)
-    # By way of the devices: who writes one and who reads it may both be many. What one Script alone
-    # writes and reads is on no way between two.
-    edges: dict[ObjectKey | Reference, list[ObjectKey | Reference]] = {}
-    for reference, readers in read.items():
-        if len(writers := written[reference]) > 1 or writers != readers:
-            edges[reference] = [*readers]
-            for script in writers:
-                edges.setdefault(script, []).append(reference)
-    for group in circles(edges):
-        keys = sorted(node for node in group if isinstance(node, ObjectKey))
-        message = f"{_listed(keys)} set each other off by what they write, perhaps without end"
-        for key in keys if len(keys) > 1 else ():
-            yield places.problem(
-                scripts[key], "/spec/writeSelector", "TriggerCycle", message, "note"
-            )
+        for place in _writes(it):
+            if place.device in read and place not in settled:
+                names = read[place.device]
+                met = names & {place.property, ""} if place.property else names
+                edges.setdefault(it.script, []).extend(_Place(place.device, n) for n in met)
+    found = (tuple(sorted(it for it in g if isinstance(it, ObjectKey))) for g in circles(edges))
+    return [keys for keys in found if len(keys) > 1]
+
+
+def _settled(capabilities: Sequence[Capability]) -> frozenset[_Place]:
+    """Properties that all who write them set to one and the same value."""
+    found: defaultdict[_Place, set[str | None]] = defaultdict(set)
+    for it in capabilities:
+        for place in _writes(it):
+            found[place] |= it.sets.get((place.device.name, place.property), {None})
+    return frozenset(
+        place
+        for place, texts in found.items()
+        if len(texts) == 1 and None not in texts and _Place(place.device, "") not in found
+    )
+
+
+def _writes(capability: Capability) -> Iterator[_Place]:
+    for touch in capability.writes:
+        yield _Place(_device(capability, touch.device), touch.property)
+
+
+def _sets_off(desired: Desired, capability: Capability) -> Iterator[_Place]:
+    """The properties whose change has a Script run at once, with another outcome than before.
+
+    Not those that its source does not read, where that tells; nor any of a Script that waits
+    between a change and its run for long enough to be in no chain.
+    """
+    spec = desired.script
+    if spec is None or spec.suspend or not spec.execute_policy.read_change:
+        return
+    policy, names = spec.execute_policy, spec.read_selector.match_names
+    if policy.loop is Loop.ALLOW or _waits(policy.debounce) or _waits(policy.throttle):
+        return
+    asked = {(names.get(it.read), it.property) for it in policy.when if not _waits(it.lasts)}
+    for touch in capability.reads:
+        device = _device(capability, touch.device)
+        if not policy.when:
+            yield _Place(device, touch.property)
+        for name in {it for of, it in asked if of == touch.device}:
+            if touch.property in {name, ""}:
+                yield _Place(device, name)
+
+
+def _waits(given: str | None) -> bool:
+    return given is not None and duration(given).total_seconds() >= SOON
 
 
 def _device(capability: Capability, name: str) -> Reference:

@@ -7,7 +7,7 @@ for one Script. Where the text does not tell (a computed name, WebAssembly) `Non
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
@@ -97,6 +97,8 @@ class Capability:
     fetches: tuple[str, ...]
     # False where the source could not tell all: then the widest that the manifest grants is said.
     is_exact: bool
+    # By device and property: the texts that it may write there, where the source tells them all.
+    sets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
 
 def capability(key: ObjectKey, spec: ScriptSpec, uses: Uses) -> Capability:
@@ -114,6 +116,7 @@ def capability(key: ObjectKey, spec: ScriptSpec, uses: Uses) -> Capability:
         env=tuple(sorted(spec.env_names if uses.env_is_open else {name for name, _ in uses.env})),
         fetches=tuple(sorted(set(places))),
         is_exact=is_exact,
+        sets=_sets(uses.writes, spec.write_selector.match_names) if is_exact else {},
     )
 
 
@@ -127,6 +130,21 @@ def _touches(
         aliases = granted if call.alias is None else {call.alias: ""}.keys() & granted.keys()
         found |= {Touch(granted[alias], call.property or "", alias) for alias in aliases}
     return tuple(sorted(found))
+
+
+def _sets(
+    calls: Sequence[Call], granted: Mapping[str, str]
+) -> dict[tuple[str, str], frozenset[str]]:
+    found: dict[tuple[str, str], frozenset[str] | None] = {}
+    for call in calls:
+        if call.alias is not None and call.alias in granted:
+            place = (granted[call.alias], call.property or "")
+            texts = [format_desired(value, None) for value in call.values or ()]
+            known = frozenset(it for it in texts if isinstance(it, str))
+            before = found.get(place, frozenset())
+            is_told = call.values is not None and len(known) == len(set(texts))
+            found[place] = before | known if is_told and before is not None else None
+    return {place: texts for place, texts in found.items() if texts is not None}
 
 
 class _Finding(NamedTuple):

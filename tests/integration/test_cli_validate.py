@@ -71,6 +71,44 @@ def test_all_findings_are_named_at_once_with_file_line_place_and_fix(scriptops, 
     assert err == "3 problems in 9 files; 9 objects can be deployed\n"
 
 
+CIRCLE = """\
+apiVersion: hit.edu.cn/v1alpha1
+kind: Script
+metadata: {{name: {name}}}
+spec:
+  readSelector:
+    matchNames: {{in: {source}}}
+  writeSelector:
+    matchNames: {{out: {target}}}
+  manifest: {{scriptType: Js, name: {name}, version: 1.0.0}}
+  executePolicy:
+    readChange: true
+    loop: {loop}
+"""
+NOT = """\
+async function main() {
+  Device.setDeviceStatus("out", "power", !Device.getDeviceStatus("in", "power"));
+  await Device.commitDevice("out");
+}
+"""
+
+
+def test_rules_that_set_each_other_off_are_refused_unless_it_is_meant(scriptops, tmp_path):
+    for name, source, target in (("ping", "a", "b"), ("pong", "b", "a")):
+        document = CIRCLE.format(name=name, source=source, target=target, loop="Break")
+        write(tmp_path, f"manifests/{name}.yaml", document)
+        write(tmp_path, f"scripts/{name}/1.0.0.js", NOT)
+    code, out, _ = scriptops("validate", str(tmp_path))
+    assert code == 1
+    assert [line.split("  ")[:2] for line in out.splitlines()] == [
+        [f"manifests/{name}.yaml:11 /spec/executePolicy/readChange", "TriggerCycle"]
+        for name in ("ping", "pong")
+    ]
+    document = CIRCLE.format(name="ping", source="a", target="b", loop="Allow")
+    write(tmp_path, "manifests/ping.yaml", document)
+    assert scriptops("validate", str(tmp_path)).code == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
