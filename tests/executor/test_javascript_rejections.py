@@ -120,6 +120,25 @@ def shown(source: str) -> list[str]:
         pytest.param("await new Promise(async (done) => { done(); await fail() });", id="an async function given to new Promise"),
         pytest.param("const later = (f) => { f(); }; later(async () => { await fail() });", id="an async callback of the script's own"),
         pytest.param("const p = fail(); await new Promise((done) => setTimeout(done, 5)); if (!p) await p;", id="kept and awaited on another way"),
+        pytest.param("const f = fail; const p = f();", id="kept from a function under another name"),
+        pytest.param("const go = (f) => { const p = f(); }; go(fail);", id="kept from a parameter"),
+        pytest.param("const go = (f) => f(); const p = go(fail);", id="kept from a function that calls its parameter"),
+        pytest.param("const o = { async save() { await fail() } }; const { save: f } = o; const p = f();", id="kept from a method that was taken out"),
+        pytest.param("const [f] = [fail]; const p = f();", id="kept from an item"),
+        pytest.param("const make = () => async () => { await fail() }; const f = make(); const p = f();", id="kept from a function that was made"),
+        pytest.param("const f = fail.bind(null); const p = f();", id="kept from a bound function"),
+        pytest.param("const [f] = Object.values({ async save() { await fail() } }); const p = f();", id="kept from a listed method"),
+        pytest.param("const { reject } = Promise; const p = reject.call(Promise, await fail().catch((error) => error));", id="kept from a method of Promise that was taken out"),
+        pytest.param("const P = Promise; const p = new P((_, no) => { fail().catch(no) });", id="kept from Promise under another name"),
+        pytest.param("const f = (0, fail); [1].filter(f);", id="given to filter under another name"),
+        pytest.param("const go = (f) => new Promise(f); go(fail);", id="given to new Promise under another name"),
+        pytest.param("const t = new EventTarget(); t.addEventListener('x', fail); t.dispatchEvent(new Event('x'));", id="a named listener"),
+        pytest.param("const o = { get p() { return fail() } }; const { p } = o;", id="kept from a getter"),
+        pytest.param("function* g() { yield fail() } for (const p of g()) ;", id="yielded by a generator that nobody awaits"),
+        pytest.param("async function* g() { await fail() } const p = g().next();", id="kept from an async generator"),
+        pytest.param("for await (const p of [1, fail()]) break;", id="behind the end of for await"),
+        pytest.param("fail().x;", id="asked for what it does not have"),
+        pytest.param("const p = fail``;", id="kept from a template"),
     ],
 )  # fmt: skip
 def test_a_promise_that_is_dropped_or_forgotten_and_rejected_fails_the_run(dropped: str) -> None:
@@ -161,6 +180,9 @@ def test_a_promise_that_is_dropped_or_forgotten_and_rejected_fails_the_run(dropp
         pytest.param("const p = fail(); const q = new Promise((yes) => yes(p)); await q.catch(() => {});", id="kept, and what another is resolved with"),
         pytest.param("const save = () => fail(); await save().catch(() => {});", id="passed on and handled"),
         pytest.param("const { promise, reject } = Promise.withResolvers(); reject(1); try { await promise } catch {}", id="one that is settled by hand"),
+        pytest.param("const f = fail; try { await f() } catch {}", id="under another name and awaited"),
+        pytest.param("const it = { [Symbol.asyncIterator]() { return this }, next() { const p = fail(); return p } }; try { for await (const x of it) ; } catch {}", id="for await over an iterator of the script's own"),
+        pytest.param("const t = new EventTarget(); t.addEventListener('x', fail); t.removeEventListener('x', fail); t.dispatchEvent(new Event('x'));", id="a named listener that was removed"),
         pytest.param("const all = { map(f) { this.p = f() } }; all.map(async () => { await fail() }); try { await all.p } catch {}", id="a map that keeps what its callback gives"),
     ],
 )  # fmt: skip
@@ -269,6 +291,9 @@ def test_a_run_that_waits_for_a_reply_is_judged_when_it_has_it() -> None:
         pytest.param("const a = { async f() { return this === a } }; const p = a.f(); console.log(await p, await a['f'](), await a?.f());", ["true true true"], id="a kept call has its this"),
         pytest.param("class A { async f() { return 1 } } class B extends A { async f() { const p = super.f(); return await p } } console.log(await new B().f());", ["1"], id="a kept call of super"),
         pytest.param("const p = (f)(), q = (0, f)(), r = new (Promise)((yes) => yes(1)); console.log(await p, await q, await r);", ["undefined undefined 1"], id="parentheses"),
+        pytest.param("const it = { async *[Symbol.asyncIterator]() { yield* [1, 2] } }; const r = []; for await (const x of it) { r.push(x); if (x === 2) break } for await (const x of new Map([[1, 2]]).values()) r.push(x); for await (const x of 'ab') r.push(x); console.log(r.join());", ["1,2,2,a,b"], id="for await over iterators"),
+        pytest.param("const log = []; const it = { [Symbol.iterator]() { return { next(...v) { log.push('next' + v.length); return { done: false, value: 1 } }, return() { log.push('return'); return {} } } } }; for await (const x of it) break; console.log(log.join());", ["next0,return"], id="for await that ends early"),
+        pytest.param("async function* g() { try { yield* (function* () { try { const x = yield 1; console.log(x) } catch (error) { console.log('thrown', error); yield 3 } })() } finally { console.log('end') } } const i = g(); await i.next(); console.log((await i.throw(7)).value); await i.return();", ["thrown 7", "3", "end"], id="a generator that another goes on"),
         pytest.param("const h = async () => 1; const own = (g) => g; console.log(own(h) === h, [h].includes(h));", ["true true"], id="a function that is given and given back"),
     ],
 )  # fmt: skip
@@ -374,6 +399,7 @@ def test_what_drops_no_promise_runs_as_it_was_written(source: str) -> None:
         pytest.param("f(async () => {}); g(async () => {}).then(async () => {})", "$ops_d(f($ops_c(async () => {},$ops_c)),0,$ops_d); $ops_d(g($ops_c(async () => {},$ops_c)).then(async () => {}),2,$ops_d)", id="callbacks"),
         pytest.param("x.map(async () => {}); const p = x?.map(async () => {}), q = Promise.all(x.map(async () => {}))", "$ops_m(x.map(async () => {}),0,$ops_m); const p = x?.map($ops_c(async () => {},$ops_c)), q = $ops_d(Promise.all(x.map(async () => {})),2,$ops_d)", id="maps"),
         pytest.param("async () => { f(); for await (const x of y) ; }", "async () => { $ops_d(f(),0,$ops_d); for await (const x of $ops_i(y,$ops_i)) ; }", id="for await"),
+        pytest.param("async function f() {} const g = f, n = h(1), o = g(x.trim()); function h() { return(0, k)() }", "async function f() {} const g = f, n = h(1), o = $ops_d(g(x.trim()),0,$ops_d); function h() { return/*$ops_*/$ops_d((0, k)(),1,$ops_d) }", id="a function under another name"),
         pytest.param("async () => { await (f(), g()) }", "async () => { await ($ops_s(($ops_d(f(),1,$ops_d), g()),$ops_s)) }", id="a sequence"),
     ],
 )  # fmt: skip
@@ -381,7 +407,9 @@ def test_what_is_put_into_a_script(source: str, text: str) -> None:
     assert watched(source)[0] == text
 
 
-PUT_IN = re.compile(r"\$ops_(?:[acdim]\(|s\(\()|,\$ops_[aci]\)|\),\$ops_s\)|,\d+,\$ops_[dm]\)")
+PUT_IN = re.compile(
+    r"(?:/\*\$ops_\*/)?\$ops_(?:[acdim]\(|s\(\()|,\$ops_[aci]\)|\),\$ops_s\)|,\d+,\$ops_[dm]\)"
+)
 
 
 @pytest.mark.parametrize("name", ["linker/trace.js", "web/web.js", "web/src/body.js", "time.js"])

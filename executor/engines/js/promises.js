@@ -1,17 +1,16 @@
 // What becomes of promises that a script drops or keeps. Called before the hardening; its value is the host's.
 //
 // V8 tells only its embedder of rejections that nobody handles. So the places where a script drops a
-// value, or keeps a promise, are known by syntax and names: there, what was put into its text calls the
-// host. A promise is handled when somebody called `then` of it, as `catch` and Promise.all do, or
-// awaited it.
+// value, or keeps what may be a promise, are known by syntax and names: there, what was put into its text
+// calls the host. A promise is handled when somebody called `then` of it, as `catch` and Promise.all do,
+// or awaited it.
 //
-// Not promised: to see a promise that is kept, where no name tells that it is one.
+// Not promised: to see a promise that no call of the script gives, as of a function that V8 calls to
+// convert a value.
 (() => {
   "use strict";
 
   const NativePromise = Promise;
-  const NativeSet = Set;
-  const forEachOfSet = Set.prototype.forEach;
   const forEachOfArray = Array.prototype.forEach;
   const { isArray } = Array;
   const { prototype } = Promise;
@@ -20,13 +19,14 @@
   const isPrototypeOf = Function.prototype.call.bind(Object.prototype.isPrototypeOf);
   const { apply } = Reflect;
   const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, setPrototypeOf } = Object;
+  const asyncGenerator = getPrototypeOf((async function* () {}).prototype);
 
   const handled = new WeakSet();
   // Functions of ours in the place of others, whose text they show.
   const standIns = new WeakMap();
   // What the linker puts into a text: no script that says this name is watched.
   const NAME = "$ops_";
-  const PUT_IN = /\$ops_(?:[acdim]\(|s\(\()|,\$ops_[aci]\)|\),\$ops_s\)|,\d+,\$ops_[dm]\)/g;
+  const PUT_IN = /(?:\/\*\$ops_\*\/)?\$ops_(?:[acdim]\(|s\(\()|,\$ops_[aci]\)|\),\$ops_s\)|,\d+,\$ops_[dm]\)/g;
   let watching = false;
 
   const isObject = (value) => typeof value === "object" && value !== null;
@@ -102,26 +102,52 @@
     return value;
   }
 
-  // What waits for the items of an array, or of a set, asks nobody's `then`.
+  // `for await`, and what else waits for items, asks nobody's `then`: it is given what asks for each item
+  // of `value` as it would, and notes what that one gives.
   function itemsAwaited(value) {
-    try {
-      if (isArray(value)) apply(forEachOfArray, value, [awaited]);
-      else if (value instanceof NativeSet) apply(forEachOfSet, value, [awaited]);
-    } catch {
-      // A proxy that minds.
-    }
-    return value;
+    if (!isObject(value) || isPrototypeOf(asyncGenerator, value)) return value;
+    const asynchronously = value[Symbol.asyncIterator] ?? undefined;
+    const method = asynchronously ?? value[Symbol.iterator];
+    if (typeof method !== "function") return value;
+    const note = asynchronously === undefined ? itemAwaited : awaited;
+    return {
+      [asynchronously === undefined ? Symbol.iterator : Symbol.asyncIterator]() {
+        const iterator = apply(method, value, []);
+        const { next } = iterator;
+        const noting = (name) => {
+          const step = iterator[name] ?? undefined;
+          return step === undefined ? undefined : (...given) => note(apply(step, iterator, given));
+        };
+        return {
+          next: (...given) => note(apply(next, iterator, given)),
+          get return() { return noting("return"); },
+          get throw() { return noting("throw"); },
+        };
+      },
+    };
   }
 
+  function itemAwaited(step) {
+    if (isObject(step)) awaited(step.value);
+    return step;
+  }
+
+  // One function has one that stands for it, by which a listener is found again.
   function callbackOf(run) {
+    let known;
     return (task) => {
       if (typeof task !== "function") return task;
+      known ??= new WeakMap();
+      let standIn = known.get(task);
+      if (standIn !== undefined) return standIn;
       try {
-        return stand({ task(...values) { return watch(run, apply(task, this, values)); } }.task, task);
+        standIn = stand({ task(...values) { return watch(run, apply(task, this, values)); } }.task, task);
       } catch {
         // A proxy that minds.
-        return task;
+        standIn = task;
       }
+      known.set(task, standIn);
+      return standIn;
     };
   }
 
@@ -129,7 +155,7 @@
   const NAMES = Array.from("asicdm", (letter) => NAME + letter);
   const valuesFor = (run) => [
     awaited, awaited, itemsAwaited, callbackOf(run),
-    (value, site) => watch(run, value, site), (value, site) => watchItems(run, value, site),
+    (value, site) => (typeof value === "object" ? watch(run, value, site) : value), (value, site) => watchItems(run, value, site),
   ];
 
   const unhandled = (run) => run.rejected.find(({ promise }) => !handled.has(promise));

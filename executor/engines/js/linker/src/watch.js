@@ -10,6 +10,12 @@ import { Names } from "./names.js";
 const PLAIN = {
   __proto__: null,
   console: /./,
+  Math: /./,
+  JSON: /./,
+  Object: /./,
+  Number: /./,
+  String: /./,
+  Date: /./,
   State: /^(?:get|set|delete|keys)$/,
   Device: /^(?:listReadableDevices|listWritableDevices|getDeviceStatus|setDeviceStatus)$/,
 };
@@ -21,8 +27,10 @@ const DROPS_RESULTS = { __proto__: null, forEach: 0, addEventListener: 1 };
 // What these are given or call back, they look at themselves.
 const LOOKS_AT = /^(?:all|allSettled|any|race)$/;
 const HANDLES = /^(?:then|catch|finally)$/;
-// They call back with each item, and know nothing of promises.
-const FOR_EACH_ITEM = /^(?:map|flatMap|filter|some|every|find\w*|reduce\w*|sort|toSorted|from)$/;
+// They call back with each item, or event, and know nothing of promises.
+const FOR_EACH_ITEM = /^(?:forEach|map|flatMap|filter|some|every|find\w*|reduce\w*|sort|toSorted|from|groupBy|replace|replaceAll)$/;
+const NO_CALLBACK = /^(?:Literal|TemplateLiteral|ArrayExpression|ObjectExpression|SpreadElement|ClassExpression)$|Function/;
+const LISTENS = /^(?:add|remove)EventListener$/;
 const MAPS = /^(?:map|flatMap|from)$/;
 const FUNCTIONS = /^(?:FunctionDeclaration|FunctionExpression|ArrowFunctionExpression)$/;
 
@@ -49,6 +57,7 @@ const unescaped = (source) => source.replace(/\\u(?:\{([0-9a-fA-F]+)\}|([0-9a-fA
 // Begins the names of what is put in; the host knows it too. Code cannot be made from strings: a
 // script in whose text it does not stand cannot say it.
 const NAME = "$ops_";
+const GAP = `/*${NAME}*/`;
 const says = (source) => (source.includes("\\u") ? source + unescaped(source) : source).includes(NAME);
 
 // Where what is put in begins and ends, and as what: the letter is that of a function of the host.
@@ -66,7 +75,8 @@ function placesIn(tree) {
   // Inside of an optional chain: who begins it may end it early.
   const linked = new Set();
   const calledBack = new Set();
-  // Places that count when the name in them turns out to be that of what gives a promise.
+  const callbacks = new Set();
+  // Places that count when the name in them turns out to be that of what gives a promise, or any may.
   const perhaps = [];
   let callsBack = false;
 
@@ -108,27 +118,46 @@ function placesIn(tree) {
 
   function called(node) {
     const method = methodOf(node);
+    if (method === "values" || method === "entries" || method?.startsWith("get")) {
+      names.lists(method, node.callee.object.name);
+    }
     const callback = method in DROPS_RESULTS ? node.arguments[DROPS_RESULTS[method]] : undefined;
     if (callback === undefined) return;
     const isFunction = FUNCTIONS.test(callback.type);
     if (isFunction && callback.expression && !callback.async) drop(callback.body);
     else if (isFunction && callback.async) put("c", callback);
-    // Not of addEventListener: removeEventListener has to know it again.
-    else if (callback.type === "Identifier" && method === "forEach") put("c", callback);
+  }
+
+  // Whether all that is done with a function that is an argument is known.
+  const isSeenTo = (node, callback) => {
+    if (!/^(?:Call|New)Expression$/.test(node.type)) return false;
+    const method = methodOf(node);
+    return placed.has(callback) || HANDLES.test(method ?? "") || CALLS_BACK.has(node.callee.name)
+      || node.callee.name === "Promise" || FOR_EACH_ITEM.test(method ?? "") || LISTENS.test(method ?? "")
+      || globalOf(node, PLAIN) !== undefined;
+  };
+
+  // What may be a function, and is called back.
+  function givenAs(callback) {
+    if (callback.type === "SequenceExpression") givenAs(callback.expressions.at(-1));
+    else if (!NO_CALLBACK.test(callback.type)) {
+      callbacks.add(callback);
+      perhaps.push({ letter: "c", node: callback, name: names.known(callback) });
+    }
   }
 
   // What is called back by somebody, and whether that one looks at what comes of it.
   function given(node) {
-    const method = methodOf(node);
-    const isLookedAt = HANDLES.test(method ?? "") || CALLS_BACK.has(node.callee.name)
+    const method = methodOf(node) ?? "";
+    const isLookedAt = HANDLES.test(method) || CALLS_BACK.has(node.callee.name)
       || (mapsToPromises(node) && !linked.has(node));
+    // It is known again when it is taken away: one function has one that stands for it.
+    const asks = FOR_EACH_ITEM.test(method) || LISTENS.test(method) || node.callee.name === "Promise";
     for (const callback of node.arguments) {
       if (FUNCTIONS.test(callback.type)) calledBack.add(callback);
-      if (isLookedAt || placed.has(callback) || method === "addEventListener") continue;
+      if (isLookedAt || placed.has(callback)) continue;
       if (isAsync(callback)) put("c", callback);
-      else if (callback.type === "Identifier" && FOR_EACH_ITEM.test(method ?? "")) {
-        perhaps.push({ letter: "c", node: callback, name: callback.name });
-      }
+      else if (asks) givenAs(callback);
     }
   }
 
@@ -140,28 +169,33 @@ function placesIn(tree) {
       && LOOKS_AT.test(methodOf(parent) ?? "") && parent.callee !== above[depth];
   }
 
-  // Whether somebody looks at the value of the node on top, or it is somebody else's to look at.
-  function isPassedOn() {
+  // Whether somebody looks at the value of the node on top: "seen", or "returned" to whoever calls, or "kept".
+  function fate() {
     for (let depth = above.length - 1; depth > 0; depth -= 1) {
       const node = above[depth];
       const parent = above[depth - 1];
-      if (placed.has(node) || isLookedAtBy(depth)) return true;
+      if (placed.has(node) || isLookedAtBy(depth)) return "seen";
       switch (parent.type) {
         case "LogicalExpression": break;
         case "ChainExpression": break;
-        case "ConditionalExpression": if (node === parent.test) return false; break;
-        case "SequenceExpression": if (node !== parent.expressions.at(-1)) return true; break;
-        case "AwaitExpression":
-        case "YieldExpression":
-        case "SpreadElement": return true;
-        case "ReturnStatement": return !calledBack.has(functions.at(-1));
-        case "ArrowFunctionExpression": return node !== parent.body || !calledBack.has(parent);
-        case "MemberExpression": return node === parent.object;
-        case "ForOfStatement": return node === parent.right;
-        default: return false;
+        case "ConditionalExpression": if (node === parent.test) return "kept"; break;
+        case "SequenceExpression": if (node !== parent.expressions.at(-1)) return "seen"; break;
+        case "AwaitExpression": return "seen";
+        case "ReturnStatement": return handedOut(functions.at(-1));
+        case "ArrowFunctionExpression": return node === parent.body ? handedOut(parent) : "kept";
+        case "MemberExpression":
+          return node === parent.object && above[depth - 2].callee === parent && HANDLES.test(methodOf(above[depth - 2]))
+            ? "seen" : "kept";
+        default: return "kept";
       }
     }
-    return true;
+    return "seen";
+  }
+
+  // Of a value that `node` returns; at the top level that is nobody's.
+  function handedOut(node) {
+    if (node === undefined || calledBack.has(node) || (node.generator && !node.async)) return "kept";
+    return node.async ? "seen" : "returned";
   }
 
   // A call whose value is kept.
@@ -169,7 +203,11 @@ function placesIn(tree) {
     if (linked.has(node)) return;
     if (mapsToPromises(node)) {
       if (!placed.has(node) && !isLookedAtBy(above.length - 1)) put("m", node);
-    } else if (!isPassedOn()) perhaps.push({ letter: "d", node, name: names.of(node) });
+      return;
+    }
+    const found = callbacks.has(node) ? "seen" : fate();
+    if (found === "seen") return;
+    perhaps.push({ letter: "d", node, name: found === "kept" ? names.of(node) : undefined, global: globalOf(node, PLAIN) });
   }
 
   function chain(node) {
@@ -186,7 +224,9 @@ function placesIn(tree) {
       above.push(node);
       if (FUNCTIONS.test(node.type)) {
         functions.push(node);
-        names.made(node, parent, key);
+        if (!names.made(node, parent, key)) calledBack.add(node);
+        if (node.type === "FunctionDeclaration") names.binds(node.id);
+        node.params.forEach((it) => names.binds(it));
       }
       switch (node.type) {
         case "ExpressionStatement": drop(node.expression); break;
@@ -199,16 +239,19 @@ function placesIn(tree) {
         case "AwaitExpression": awaited(node.argument); break;
         case "YieldExpression":
         case "ReturnStatement": {
-          // An asynchronous generator awaits these by itself; who asks another one may do so.
+          // An asynchronous generator awaits these by itself.
           const { async, generator } = functions.at(-1) ?? {};
           if (node.argument === null) break;
-          if (generator && (async || node.type === "YieldExpression")) {
-            if (!node.delegate) awaited(node.argument);
-            else if (async) itemsAwaited(node.argument);
-          } else if (!async && functions.length > 0) names.gives(functions.at(-1), node.argument);
+          if (generator && async) {
+            if (node.delegate) itemsAwaited(node.argument);
+            else awaited(node.argument);
+          } else if (!async && !generator && functions.length > 0) names.gives(functions.at(-1), node.argument);
           break;
         }
-        case "ForOfStatement": if (node.await) itemsAwaited(node.right); break;
+        case "ForOfStatement":
+          names.binds(node.left);
+          if (node.await) itemsAwaited(node.right);
+          break;
         case "ChainExpression": chain(node); break;
         case "NewExpression":
           given(node);
@@ -220,7 +263,21 @@ function placesIn(tree) {
           if (methodOf(node) === "fromAsync" && node.arguments.length > 0) itemsAwaited(node.arguments[0]);
           kept(node);
           break;
+        case "TaggedTemplateExpression": kept(node); break;
+        case "VariableDeclarator":
+        case "ClassDeclaration": names.binds(node.id); break;
+        case "AssignmentExpression":
+        case "ForInStatement": names.binds(node.left); break;
+        case "CatchClause": names.binds(node.param); break;
+        case "Property":
+        case "MethodDefinition":
+        case "PropertyDefinition": names.makes(node.key); break;
+        case "ObjectPattern":
+          for (const property of node.properties) if (property.type === "Property") names.taken(property);
+          break;
+        case "MemberExpression": names.mentions(node, key, above, isSeenTo(parent, node)); break;
         case "Identifier":
+          names.mentions(node, key, above, isSeenTo(parent, node));
           if (CALLS_BACK.has(node.name)) callsBack = true;
           if (parent.type !== "MemberExpression" || (key === "property" && parent.computed)) said.add(node.name);
           break;
@@ -233,7 +290,9 @@ function placesIn(tree) {
     },
   });
   names.settle();
-  for (const { letter, node, name } of perhaps) if (names.has(name)) put(letter, node, globalOf(node, PLAIN));
+  for (const { letter, node, name, global } of perhaps) {
+    if (names.has(name) || (letter === "c" ? names.areLoose : names.mayGive(node))) put(letter, node, global);
+  }
   // A script that says the name in another way may have made it mean something else.
   const needed = places.filter(({ global }) => global === undefined || said.has(global));
   return callsBack || needed.some(({ letter }) => /[dmc]/.test(letter)) ? needed : [];
@@ -280,8 +339,10 @@ function watchedFrom(source) {
   const sites = places.map(({ start }) => start).sort((a, b) => a - b).map(locator(source));
   let code = "";
   let from = 0;
-  for (const { at, text } of insertionsOf(places)) {
+  for (const { at, closes, text: put } of insertionsOf(places)) {
     const [line, column] = locate(at);
+    // Behind a word, as in `of(0, f)()`, where nothing else was put in.
+    const text = !closes && from < at && /[\p{ID_Continue}$]/u.test(source[at - 1]) ? GAP + put : put;
     (columns[line] ??= []).push(column, text.length);
     code += source.slice(from, at) + text;
     from = at;
