@@ -114,7 +114,7 @@ class Events:
         while True:
             await self._news.wait()
             while self._backlog:
-                await self._precedence.applied()
+                await self._precedence.told()
                 event = self._backlog.popleft()
                 try:
                     async with self._leadership.writing(event.regarding.namespace):

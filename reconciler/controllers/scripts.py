@@ -18,6 +18,7 @@ from reconciler.controllers.loop import KeyLoop
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
+from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.rollouts import Deployment, Rollouts
 from reconciler.controllers.runnables import script_ref
 from reconciler.controllers.statuses import ScriptStatuses
@@ -78,12 +79,14 @@ class Scripts:
         events: Events,
         memory: Memory,
         environments: Environments,
+        precedence: Precedence,
         *,
         clock: Clock,
         metrics: Metrics,
         leadership: Leadership = ALONE,
     ) -> None:
         self._world = world
+        self._precedence = precedence
         self._artifacts = artifacts
         self._triggering = triggering
         self._dispatcher = dispatcher
@@ -104,7 +107,7 @@ class Scripts:
         self._waiting_for: dict[tuple[str, str], set[ObjectKey]] = {}
         self._asked_at: dict[tuple[str, str], float] = {}
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
-            "Script", self._reconcile, clock=clock, metrics=metrics
+            "Script", self._reconcile_in_turn, clock=clock, metrics=metrics
         )
         self.rollouts = Rollouts(
             statuses,
@@ -218,6 +221,10 @@ class Scripts:
         """Once the loop has ended: wish for the status of all whose runs are not told yet."""
         for key in tuple(self._untold):
             await self._reconcile(key)
+
+    async def _reconcile_in_turn(self, key: ObjectKey) -> Result:
+        await self._precedence.applied()
+        return await self._reconcile(key)
 
     async def _reconcile(self, key: ObjectKey) -> Result:
         self._untold.discard(key)

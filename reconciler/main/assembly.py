@@ -213,6 +213,7 @@ class Controller:
             self.events,
             self.memory,
             self.environments,
+            precedence,
             clock=clock,
             metrics=metrics,
         )

@@ -42,7 +42,7 @@ class World(NamedTuple):
     remote: Remote
     data: Path
     git: GitMirrors
-    # Runs of the git program, since last asked.
+    # Runs of the git program, since last asked; without the one that is spoken with.
     runs: Callable[[], list[str]]
 
     @property
@@ -65,7 +65,12 @@ def serving_https(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield url, {"username": LOGIN[0], "password": LOGIN[1], "ca.crt": authority}
 
 
-@pytest.fixture(params=[serving_git, serving_https])
+@contextlib.contextmanager
+def serving_files(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    yield str(root), {}
+
+
+@pytest.fixture(params=[serving_git, serving_https, serving_files])
 def world(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
@@ -74,7 +79,11 @@ def world(
     runs = git_runs(tmp_path, monkeypatch)
     with request.param(tmp_path / "srv") as (url, secrets), mirrors(tmp_path / "data") as opened:
         remote = Remote(f"{url}/rules", secrets or None)
-        yield World(repository, remote, tmp_path / "data", opened, runs)
+
+        def others() -> list[str]:
+            return [run for run in runs() if run != "upload-pack"]
+
+        yield World(repository, remote, tmp_path / "data", opened, others)
 
 
 async def files(source: Source, commit: Commit) -> dict[str, bytes]:
@@ -146,7 +155,7 @@ def test_a_push_of_many_megabytes_is_left_to_git(world: World) -> None:
         world.runs()
         world.repository.commit({"large": os.urandom(9 << 20)})
         assert (await source.fetch("main", timeout=SOON)).id == world.repository.tip()
-        assert world.runs() == ["ls-remote", "fetch"]
+        assert world.runs()[-1:] == ["fetch"]
         # That time.
         world.repository.commit({"small": b""})
         assert (await source.fetch("main", timeout=SOON)).id == world.repository.tip()
@@ -423,7 +432,6 @@ def test_a_server_that_speaks_an_older_version_is_followed_by_git(world: World) 
         pytest.param("git://h/a%20b", id="encoded"),
         pytest.param("https://h/a%20b", id="encoded, over https"),
         pytest.param("ssh://u@h/a", id="ssh"),
-        pytest.param("/srv/a", id="on this machine"),
     ],
 )
 def test_other_addresses_are_left_to_git(url: str) -> None:

@@ -217,6 +217,7 @@ class Rig:
             self.events,
             self.memory,
             self.environments,
+            self.precedence,
             clock=self.clock,
             metrics=self.metrics,
         )

@@ -757,3 +757,18 @@ def test_a_script_whose_repository_goes_runs_on_until_it_is_changed():
             assert told(await again.status()) == [*stalled("NoRegister"), SUCCEEDING]
 
     finish(check())
+
+
+def test_scripts_of_a_revision_are_made_ready_once_it_is_applied():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor = rig.sessions.connect(credit=100)
+            with rig.precedence.applying():
+                await rig.script(repository=await rig.repository())
+                await rig.sync()
+                assert rig.sessions.loads(executor) == []
+            await rig.clock.settle()
+            assert len(rig.sessions.loads(executor)) == 1
+
+    finish(check())

@@ -1,4 +1,6 @@
-"""How a conversation with a git server is carried: over its own socket, or over HTTP."""
+"""How a conversation with a git server is carried: over its own socket, over HTTP, or over the
+pipes of one that is started for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import functools
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,10 +20,12 @@ from urllib.request import getproxies
 import aiohttp
 from yarl import URL
 
-from reconciler.adapters.git import wire
+from reconciler.adapters.git import program, wire
 from reconciler.adapters.git.address import Address
 
 _PORT: Final = 9418
+# A server writes no file of any size when it is asked for something.
+_LONGEST_FILE: Final = 1024 * 1024
 # Paths that mean the same whether or not somebody decodes them.
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._+-][A-Za-z0-9._+/-]*")
 _SERVICE: Final = "git-upload-pack"
@@ -38,23 +42,46 @@ def is_spoken(address: Address) -> bool:
     path = urlsplit(address.url).path
     if address.protocol in {"https", "http"} and getproxies():
         return False
+    if address.path is not None:
+        return True
     return address.protocol in {"git", "https", "http"} and bool(_PLAIN.fullmatch(path))
 
 
 @asynccontextmanager
 async def conversation(
-    address: Address, *, authority: str = ""
+    address: Address, *, environment: Mapping[str, str] | None = None, authority: str = ""
 ) -> AsyncIterator[wire.Conversation]:
-    """Where the body is left, the connection ends. `authority` stands in for the system's.
+    """Where the body is left, the connection ends. `authority` stands in for the system's;
+    `environment` is that of a server which is started for a repository of this machine.
 
     Raises `wire.Unspoken` where it is no use to try again, else `OSError` or `EOFError`.
     """
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            _over_tcp(address) if address.protocol == "git" else _over_http(address, authority)
-        )
+        if address.path is not None:
+            carried = _over_pipes(str(address.path), environment or {})
+        elif address.protocol == "git":
+            carried = _over_tcp(address)
+        else:
+            carried = _over_http(address, authority)
+        server = await stack.enter_async_context(carried)
         await server.greet()
         yield server
+
+
+@asynccontextmanager
+async def _over_pipes(
+    path: str, environment: Mapping[str, str]
+) -> AsyncIterator[wire.Conversation]:
+    spoken = {**environment, "GIT_PROTOCOL": "version=2"}
+    async with program.talking(
+        ("upload-pack", "--", path), environment=spoken, file_limit=_LONGEST_FILE
+    ) as (reader, transport):
+
+        async def request(data: bytes) -> wire.Reader:
+            transport.write(data)
+            return reader
+
+        yield wire.Conversation(reader, request)
 
 
 @asynccontextmanager

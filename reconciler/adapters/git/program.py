@@ -12,7 +12,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -99,17 +100,13 @@ async def run(
     beyond `output_limit` is read and dropped. The descriptors in `inherit` stay open for as long as
     one of the children lives. What it reads is `given`.
     """
-    # Not by the event loop's own means: uvloop forks, and to fork a process of some 100 megabytes
-    # takes some 10 milliseconds in which nothing else runs. This is a vfork.
-    process = subprocess.Popen(  # noqa: ASYNC220 - see above
-        ("sh", "-c", _LIMITED, str(-(-file_limit // 512)), program, *arguments),
-        env=environment,
+    process = _start(
+        (program, *arguments),
+        environment,
+        file_limit,
+        inherit=inherit,
         stdin=subprocess.PIPE if given else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        bufsize=0,
-        start_new_session=True,
-        pass_fds=inherit,
     )
     readers = [
         asyncio.ensure_future(_read(pipe, output_limit))
@@ -123,16 +120,75 @@ async def run(
         # It has closed its output; what is left of it is short.
         code = await asyncio.to_thread(process.wait)
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.wait(
-            [*readers, asyncio.ensure_future(asyncio.to_thread(process.wait))],
-            timeout=_GRACE_SECONDS,
-        )
+        await _kill(process, *readers)
         for reader in readers:
             reader.cancel()
         raise
     return Answer(code, stdout, stderr)
+
+
+@asynccontextmanager
+async def talking(
+    arguments: Sequence[str], *, environment: Mapping[str, str], file_limit: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.WriteTransport]]:
+    """Run git for as long as the body lasts: what it says, and what it is told.
+
+    It is then killed with all its children. Its words for people are dropped.
+    """
+    process = _start(
+        ("git", *arguments),
+        environment,
+        file_limit,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    loop = asyncio.get_running_loop()
+    said = asyncio.StreamReader()
+    pipes: list[asyncio.BaseTransport] = []
+    try:
+        hears, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        pipes.append(hears)
+        says, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(said), process.stdout
+        )
+        pipes.append(says)
+        yield said, hears
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        await _kill(process)
+
+
+def _start(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    file_limit: int,
+    *,
+    stdin: int,
+    stderr: int,
+    inherit: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    # Not by the event loop's own means: uvloop forks, and to fork a process of some 100 megabytes
+    # takes some 10 milliseconds in which nothing else runs. This is a vfork.
+    return subprocess.Popen(
+        ("sh", "-c", _LIMITED, str(-(-file_limit // 512)), *command),
+        env=environment,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        bufsize=0,
+        start_new_session=True,
+        pass_fds=inherit,
+    )
+
+
+async def _kill(process: subprocess.Popen[bytes], *readers: asyncio.Future[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    ended = asyncio.ensure_future(asyncio.to_thread(process.wait))
+    await asyncio.wait([ended], timeout=_GRACE_SECONDS)
+    if readers:
+        await asyncio.wait(readers, timeout=_GRACE_SECONDS)
 
 
 async def _write(pipe: IO[bytes], data: bytes) -> None:

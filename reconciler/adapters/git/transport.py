@@ -89,7 +89,14 @@ class Transport:
         self._sends_options: bool | None = None
 
     def conversation(self) -> AbstractAsyncContextManager[wire.Conversation]:
-        return channels.conversation(self.address, authority=self._secret_files.get("ca.crt", ""))
+        # Nothing of ours: the repository is the one that the server is told.
+        environment = self._environment(None, Path(os.devnull))
+        del environment["GIT_DIR"]
+        return channels.conversation(
+            self.address,
+            environment=environment,
+            authority=self._secret_files.get("ca.crt", ""),
+        )
 
     async def advertised(self, ref: str) -> tuple[str | None, bool]:
         """The commit `ref` points to at the remote, and whether the remote holds anything."""

@@ -52,8 +52,12 @@ class Upstream:
 
         Of a repository on this machine the ref itself is read; whatever hinders that, git tells.
         """
-        tip, _ = await self._converse(lambda server: server.ask(ref)) or await self._ask_git(ref)
-        return tip
+        told = (
+            await self._look(ref)
+            or await self._converse(lambda server: server.ask(ref))
+            or await self.transport.advertised(ref)
+        )
+        return told[0]
 
     async def follow(self, ref: str, lock: int) -> bool:
         """Make the mirror's tracked ref what the remote's is, which has to be there; whether it was
@@ -67,7 +71,14 @@ class Upstream:
                 return tip, holds_anything, b""
             return tip, holds_anything, await server.fetch(tip, have=known)
 
-        told = await self._converse(news) or (*await self._ask_git(ref), b"")
+        here = await self._look(ref)
+        if here is not None and (known is None or here[0] in {None, known}):
+            told = (*here, b"")
+        else:
+            told = await self._converse(news) or (
+                *(here or await self.transport.advertised(ref)),
+                b"",
+            )
         tip, holds_anything, pack = told
         if tip is None and not holds_anything:
             raise SourceInvalid(f"{self.address} is empty; push a branch to it")
@@ -139,13 +150,10 @@ class Upstream:
                 log.debug("left to git", extra={"url": str(self.address), "error": str(error)})
         return None
 
-    async def _ask_git(self, ref: str) -> tuple[str | None, bool]:
+    async def _look(self, ref: str) -> tuple[str | None, bool] | None:
+        """What `Conversation.ask` would say, if the repository is on this machine."""
         path = self.address.path
-        if path is not None:
-            local = await self.mirror.run(lambda: _read_local(path, ref))
-            if local is not None:
-                return local
-        return await self.transport.advertised(ref)
+        return None if path is None else await self.mirror.run(lambda: _read_local(path, ref))
 
     async def _take(self, pack: bytes, ref: str, tip: str, lock: int) -> bool:
         unpacked = await self.transport.unpack(pack, git_dir=self.mirror.path, fd=lock)
