@@ -149,6 +149,7 @@ class Settings(BaseModel):
     `mqtt_config` is a file that says how to be let in by the broker at `mqtt`.
     `chain_depth` is how many runs that set each other off a run may follow, `chain_runs` how many
     of one such chain may be in a minute.
+    `audit` writes runs and commits of statuses to a log as text, too.
     `recordings` are runs of each Script that can be replayed; 0 records none. `kube_api_qps` and
     `kube_api_burst` bound what is asked of the API server, watches apart.
     """
@@ -184,6 +185,7 @@ class Settings(BaseModel):
     chain_depth: Annotated[int, Field(ge=1, le=1_000)] = chains.DEFAULT_LIMITS.depth
     chain_runs: Annotated[int, Field(ge=1, le=1_000_000)] = chains.DEFAULT_LIMITS.runs
     log_format: LogFormat = LogFormat.TEXT
+    audit: bool = False
     log_level: LogLevel = LogLevel.INFO
 
 

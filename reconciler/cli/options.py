@@ -309,6 +309,13 @@ ChainRuns = Annotated[
         metavar="N", min=1, help="How many runs that set each other off may be in a minute."
     ),
 ]
+AuditOption = Annotated[
+    bool,
+    typer.Option(
+        "--audit",
+        help="Write each run and each commit of statuses to the log as text, too; JSON has them.",
+    ),
+]
 LogFormatOption = Annotated[
     LogFormat, typer.Option(metavar="text|json", help="How log lines are written to stderr.")
 ]

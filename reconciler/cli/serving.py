@@ -124,6 +124,7 @@ def up(
     chain_depth: options.ChainDepth = chains.DEFAULT_LIMITS.depth,
     chain_runs: options.ChainRuns = chains.DEFAULT_LIMITS.runs,
     log_format: options.LogFormatOption = LogFormat.TEXT,
+    audit: options.AuditOption = False,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Deploy a repository on this machine: controller, executor and simulated devices in one.
@@ -161,6 +162,7 @@ def up(
         chain_depth=chain_depth,
         chain_runs=chain_runs,
         log_format=log_format,
+        audit=audit,
         log_level=log_level,
     )
     try:
@@ -215,6 +217,7 @@ def controller(
     chain_depth: options.ChainDepth = chains.DEFAULT_LIMITS.depth,
     chain_runs: options.ChainRuns = chains.DEFAULT_LIMITS.runs,
     log_format: options.LogFormatOption = LogFormat.TEXT,
+    audit: options.AuditOption = False,
     log_level: options.LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run a controller for the ScriptRepositories of a cluster.
@@ -253,6 +256,7 @@ def controller(
         chain_depth=chain_depth,
         chain_runs=chain_runs,
         log_format=log_format,
+        audit=audit,
         log_level=log_level,
     )
     _serve(main.controller(settings))

@@ -328,6 +328,8 @@ class Drift:
         if record is not None:
             found = sorted(self._drifted.get(key, {}).values(), key=lambda it: it.reference)
             await self._statuses.drifted(record, found)
+            pause = await self._statuses.restore(record)
+            return Result(timedelta(seconds=pause) if pause else None)
         return Result()
 
 

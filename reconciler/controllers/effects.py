@@ -13,6 +13,7 @@ from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.world import World
 from reconciler.core import desired, twins
+from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.models import Refused
 from reconciler.core.objects import FIELD_MANAGER, ObjectKey
 from reconciler.core.origins import Origin
@@ -54,7 +55,8 @@ class DesiredWriter:
 
     Each write is checked against the grants and the DeviceModel first; a refused one does not stop
     the others. The writes of a run to one device are one PATCH. A value that is desired already is
-    not written.
+    not written. Where a ServiceAccount acts for the repository of a Script, it writes for its runs
+    as well, and what it may not do is refused.
     """
 
     def __init__(
@@ -62,15 +64,18 @@ class DesiredWriter:
         world: World,
         cluster: Cluster,
         *,
+        grants: Granting = NO_GRANTS,
         clock: Clock,
         metrics: Metrics,
         leadership: Leadership = ALONE,
     ) -> None:
         self._world = world
         self._cluster = cluster
+        self._grants = grants
         self._clock = clock
         self._leadership = leadership
         self._metrics = metrics
+        self._acting: dict[ObjectKey, Cluster] = {}
         # Devices as our own PATCH left them, until the watch has caught up with it.
         self._ahead: dict[ObjectKey, DeviceRecord] = {}
         # One PATCH of a device after the other: each relies on what the one before has left.
@@ -150,6 +155,19 @@ class DesiredWriter:
         async with self._turns.setdefault(key, asyncio.Lock()):
             await self._patch(key, writes, forced, flight, effects)
 
+    def _acting_for(self, flight: InFlight) -> Cluster:
+        """With whose rights its writes are made: those of its repository's account, if any."""
+        record = self._world.scripts.get(flight.run.script)
+        owner = self._world.owner_of(record) if record is not None else None
+        if owner is None or owner.spec is None:
+            return self._cluster
+        account = self._grants.account(owner.key, owner.spec)
+        if account is None:
+            return self._cluster
+        if account not in self._acting:
+            self._acting[account] = self._cluster.acting_as(account)
+        return self._acting[account]
+
     def _origin(self, flight: InFlight) -> Origin:
         run = flight.run
         return Origin(
@@ -184,7 +202,7 @@ class DesiredWriter:
                 try:
                     if patch.ops:
                         async with self._leadership.writing(key.namespace):
-                            answer = await self._cluster.json_patch(
+                            answer = await self._acting_for(flight).json_patch(
                                 patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
                             )
                         self._learned(key, twins.decode_device(answer))

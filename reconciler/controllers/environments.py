@@ -15,7 +15,7 @@ from reconciler.controllers.runnables import Runnable
 from reconciler.controllers.secrets import Secret, read_labelled
 from reconciler.controllers.world import World
 from reconciler.core.environment import NOTHING, Environment
-from reconciler.core.grants import Grants
+from reconciler.core.grants import Granting
 from reconciler.core.objects import LABEL_ENV, ObjectKey
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
@@ -75,7 +75,7 @@ class Environments:
     """
 
     def __init__(
-        self, world: World, cluster: Cluster, ciphers: Ciphers, grants: Grants, *, clock: Clock
+        self, world: World, cluster: Cluster, ciphers: Ciphers, grants: Granting, *, clock: Clock
     ) -> None:
         self._world = world
         self._cluster = cluster

@@ -14,7 +14,7 @@ from reconciler.controllers import secrets, statustargets
 from reconciler.controllers.revisions import Revisions
 from reconciler.controllers.statuscommits import StatusTarget
 from reconciler.controllers.verification import Verifier
-from reconciler.core.grants import Grants
+from reconciler.core.grants import Granting
 from reconciler.core.objects import ObjectKey, Reference
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.errors import ScriptOpsError
@@ -66,7 +66,7 @@ class Openings:
         cluster: Cluster,
         git: Git,
         registry: Registry,
-        grants: Grants,
+        grants: Granting,
         *,
         clock: Clock,
         cluster_name: str,
@@ -107,8 +107,19 @@ class Openings:
         options = await statustargets.options(self._cluster, record.key.namespace, spec)
         target = statustargets.target(remote, branch, spec, options) if branch else None
         notes = statustargets.notes(remote, spec, options)
-        same = (record.uid, remote, _identity(spec))
-        is_same = state is not None and (state.uid, state.remote, _identity(state.spec)) == same
+        scope = self._grants.scope(
+            record.key,
+            spec,
+            repositories=self._allow_repositories,
+            cluster=self._cluster_name,
+        )
+        same = (record.uid, remote, _identity(spec), scope)
+        is_same = state is not None and same == (
+            state.uid,
+            state.remote,
+            _identity(state.spec),
+            state.revisions.scope,
+        )
         if state is not None and is_same and not state.is_doubted:
             state.spec, state.target, state.notes = spec, target, notes
             return state
@@ -120,12 +131,7 @@ class Openings:
             self._registry,
             branch=spec.ref,
             folder=PurePosixPath(spec.path or "."),
-            scope=self._grants.scope(
-                record.key,
-                spec,
-                repositories=self._allow_repositories,
-                cluster=self._cluster_name,
-            ),
+            scope=scope,
             replace_versions=self._replace_versions,
             in_use=self._in_use,
             verifier=Verifier(self._cluster, record.key.namespace, spec.verify, source)

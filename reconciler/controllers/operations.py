@@ -73,12 +73,12 @@ class RunLog:
         return self._runs.get(run_id)
 
     async def ended(self, run_id: RunId, *, seconds: float) -> RunRecord | None:
-        """The run once it has finished; None when it has not in so long. Raises `Waiting`."""
+        """The run once it has finished; None when it has not in so long, or when too many wait."""
         record = self._runs.get(run_id)
         if record is not None:
             return record
         if len(self._waiters) >= WAITERS:
-            raise Waiting("too many wait for runs to end already", reason="TooManyWait")
+            return None
         future = asyncio.get_running_loop().create_future()
         self._waiters[future] = run_id
         try:

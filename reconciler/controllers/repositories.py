@@ -38,7 +38,7 @@ from reconciler.core import conditions, history, ownership, plan, repositories
 from reconciler.core.admission import Scope
 from reconciler.core.changeset import ChangeSet
 from reconciler.core.conditions import Verdict
-from reconciler.core.grants import NO_GRANTS, Grants
+from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.objects import (
     SCRIPT_REPOSITORIES,
     ObjectKey,
@@ -98,7 +98,7 @@ class Repositories:
         cluster_name: str,
         replace_versions: bool,
         allow_repositories: bool = False,
-        grants: Grants = NO_GRANTS,
+        grants: Granting = NO_GRANTS,
         leadership: Leadership = ALONE,
         owning: bool = True,
         clusters: Clusters,
@@ -166,6 +166,14 @@ class Repositories:
         old, new = delta.old, delta.new
         if old is None or new is None or _asks(old) != _asks(new):
             self.loop.add(delta.key)
+        pause = self._statuses.pause(new) if new is not None else None
+        if pause is not None:
+            self.drift.statuses_loop.add_after(delta.key, pause)
+
+    def grants_changed(self) -> None:
+        """Somebody may write more now, or less."""
+        for record in self._world.repositories:
+            self.loop.add(record.key)
 
     def gained(self, key: ObjectKey) -> None:
         """It is ours to apply from now on, which begins as after a start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,16 +27,27 @@ from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.statuses import status_patch
 from reconciler.core import conditions, plan, repositories
 from reconciler.core.conditions import Verdict
-from reconciler.core.drift import Drifted
-from reconciler.core.objects import SCRIPT_REPOSITORIES, STATUS_FIELD_MANAGER, Reference
+from reconciler.core.drift import Drifted, Fight
+from reconciler.core.objects import (
+    SCRIPT_REPOSITORIES,
+    STATUS_FIELD_MANAGER,
+    Reference,
+    mapping,
+    text,
+)
 from reconciler.core.problems import Problem
 from reconciler.core.repositories import ConditionWords, RepositoryRecord
+from reconciler.core.store import is_older
 from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError, Stalled, Waiting
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 from reconciler.ports.git import CommitId
 
+log = logging.getLogger(__name__)
+
 SUSPENDED = "Suspended"
+# After what is just being written.
+LOOK_AGAIN = 0.1
 
 
 class RepositoryStatuses:
@@ -55,8 +67,11 @@ class RepositoryStatuses:
         self._events = events
         self._clock = clock
         self._metrics = metrics
-        # Ahead of the watch: what we wrote last, by UID.
+        # Ahead of the watch: what we wrote last, by UID, and the version of the object after it.
         self._written: dict[str, ScriptRepositoryStatus] = {}
+        self._versions: dict[str, str] = {}
+        # Against who else writes them.
+        self._fights: defaultdict[str, Fight] = defaultdict(Fight)
         self._commits: dict[str, CommitId] = {}
         self._committed: dict[str, Callable[[CommitId], None]] = {}
         self._drifted: dict[str, Sequence[Drifted]] = {}
@@ -74,12 +89,43 @@ class RepositoryStatuses:
 
     def forget(self, uid: str) -> None:
         """What is said of it is in the cluster, and others may say more."""
-        for known in (self._written, self._commits, self._drifted, self._verified):
+        for known in (
+            self._written,
+            self._versions,
+            self._fights,
+            self._commits,
+            self._drifted,
+            self._verified,
+        ):
             known.pop(uid, None)
 
     def latest(self, record: RepositoryRecord) -> ScriptRepositoryStatus:
         """What the cluster has, as far as we wrote it or saw it."""
         return self._written.get(record.uid, record.status)
+
+    def pause(self, record: RepositoryRecord) -> float | None:
+        """When to `restore` what somebody else has written over our status, in seconds; None: it is
+        ours, as far as that can be told.
+        """
+        uid, version = record.uid, self._versions.get(record.uid)
+        if self._turns[uid].locked():
+            return LOOK_AGAIN
+        if version is None or not is_older(version, record.resource_version):
+            return None
+        is_ours = record.status == self._written[uid]
+        return None if is_ours else self._fights[uid].wait(self._clock.monotonic())
+
+    async def restore(self, record: RepositoryRecord) -> float | None:
+        """What was said last is said again if it was written over; else when to come again."""
+        pause = self.pause(record)
+        if pause == 0:
+            uid = record.uid
+            fight = self._fights[uid] = self._fights[uid].corrected(self._clock.monotonic())
+            extra = {"key": str(record.key), "times": fight.corrections}
+            log.warning("status put back", extra=extra)
+            async with self._turns[uid]:
+                await self._put(record, self.latest(record))
+        return pause or None
 
     async def report(
         self,
@@ -136,12 +182,15 @@ class RepositoryStatuses:
 
     async def _write(self, record: RepositoryRecord, status: ScriptRepositoryStatus) -> None:
         before = self.latest(record)
-        if status == before:
-            return
+        if status != before:
+            await self._put(record, status)
+
+    async def _put(self, record: RepositoryRecord, status: ScriptRepositoryStatus) -> None:
+        before = self.latest(record)
         body = status.model_dump(mode="json", exclude_none=True)
         try:
             async with self._leadership.writing(record.key.namespace):
-                await self._cluster.json_patch(
+                answer = await self._cluster.json_patch(
                     SCRIPT_REPOSITORIES,
                     record.key,
                     status_patch(record.uid, body),
@@ -153,6 +202,7 @@ class RepositoryStatuses:
             return
         self._metrics.status_patches_total.labels("ScriptRepository").inc()
         self._written[record.uid] = status
+        self._versions[record.uid] = text(mapping(answer.get("metadata")).get("resourceVersion"))
         self._events.transition(
             SCRIPT_REPOSITORIES, record.key, record.uid, before.conditions, status.conditions
         )

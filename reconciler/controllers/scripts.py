@@ -129,6 +129,8 @@ class Scripts:
     def changed(self, delta: Delta[ScriptRecord]) -> None:
         for key in self._dependencies.changed(delta):
             self.loop.add(key)
+        if delta.new is not None:
+            self._statuses.seen(delta.new)
         if delta.new is None and delta.old is not None:
             self._gone(delta.old)
         elif delta.old is None or delta.new is None or _concerns_us(delta.old, delta.new):

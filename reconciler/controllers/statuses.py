@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import cast
 
 from reconciler.api.script import ScriptStatus
@@ -13,13 +15,17 @@ from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.outcome import Result
 from reconciler.controllers.precedence import Precedence
 from reconciler.core import patches
+from reconciler.core.drift import Fight
 from reconciler.core.objects import (
     SCRIPTS,
     STATUS_FIELD_MANAGER,
     JsonObject,
     ObjectKey,
+    mapping,
+    text,
 )
-from reconciler.core.scripts import decode_script
+from reconciler.core.scripts import ScriptRecord, decode_script
+from reconciler.core.store import is_older
 from reconciler.errors import (
     ClusterUnavailable,
     Conflict,
@@ -29,6 +35,8 @@ from reconciler.errors import (
 )
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
+
+log = logging.getLogger(__name__)
 
 # One Script's transitions at most five times a second, its results and counters every five
 # seconds: 1,000 busy Scripts are then 200 PATCHes a second, a quarter of what a small API server
@@ -49,6 +57,14 @@ class _Object:
     wanted: ScriptStatus
     # When a write was last begun, whatever came of it.
     written_at: float = float("-inf")
+    # Of the object as our last write left it.
+    version: str = ""
+    is_being_written: bool = False
+    # What the watch brought meanwhile.
+    seen: ScriptRecord | None = None
+    # Against somebody else who writes it, too.
+    fight: Fight = field(default_factory=Fight)
+    is_contested: bool = False
 
 
 def status_patch(uid: str, status: Mapping[str, object]) -> Sequence[JsonObject]:
@@ -67,7 +83,8 @@ class ScriptStatuses:
 
     `want` says what a status should be; the newest wish is written, never the ones in between, and
     none that equals what is there. The first write of an object goes almost at once. A status is
-    written only to the very object (UID) it was made for.
+    written only to the very object (UID) it was made for. What somebody else writes over it is put
+    back, ever more rarely while he goes on.
     """
 
     def __init__(
@@ -111,7 +128,21 @@ class ScriptStatuses:
             return
         interval = TRANSITION_INTERVAL if transition else RESULTS_INTERVAL
         due = known.written_at + interval - self._clock.monotonic()
-        self.loop.add_after(key, max(due, SETTLE))
+        self.loop.add_after(key, max(due, self._pause(known), SETTLE))
+
+    def seen(self, record: ScriptRecord) -> None:
+        """The watch brought an object; if it has not the status that we gave it, it will."""
+        known = self._objects.get(record.key)
+        if known is None or known.uid != record.uid:
+            return
+        if known.is_being_written:
+            known.seen = record
+        elif is_older(known.version, record.resource_version) and record.status != known.written:
+            known.written, known.is_contested = record.status, True
+            self.loop.add_after(record.key, max(self._pause(known), SETTLE))
+
+    def _pause(self, known: _Object) -> float:
+        return known.fight.wait(self._clock.monotonic()) if known.is_contested else 0.0
 
     def forget(self, key: ObjectKey) -> None:
         self._objects.pop(key, None)
@@ -136,11 +167,18 @@ class ScriptStatuses:
         if known is None or known.written == known.wanted:
             return Result()
         status = known.wanted
-        known.written_at = self._clock.monotonic()
+        if (pause := self._pause(known)) > 0:
+            return Result(timedelta(seconds=pause))
+        now = known.written_at = self._clock.monotonic()
+        if known.is_contested:
+            known.is_contested, known.fight = False, known.fight.corrected(now)
+            times = known.fight.corrections
+            log.warning("status put back", extra={"key": str(key), "times": times})
         body = status.model_dump(mode="json", exclude_none=True)
+        known.is_being_written = True
         try:
             async with self._leadership.writing(key.namespace):
-                await self._cluster.json_patch(
+                answer = await self._cluster.json_patch(
                     SCRIPTS,
                     key,
                     status_patch(known.uid, body),
@@ -158,8 +196,14 @@ class ScriptStatuses:
                 self.forget(key)
                 return Result()
             raise
+        finally:
+            known.is_being_written = False
+            seen, known.seen = known.seen, None
         known.written = status
+        known.version = text(mapping(answer.get("metadata")).get("resourceVersion"))
         self._metrics.status_patches_total.labels("Script").inc()
+        if seen is not None:
+            self.seen(seen)
         return Result()
 
     async def _read(self, key: ObjectKey) -> tuple[str, ScriptStatus] | None:

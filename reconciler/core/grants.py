@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 
@@ -19,6 +19,21 @@ from reconciler.core.problems import Problem
 from reconciler.errors import Stalled
 
 _ALL_KINDS: Final = frozenset(kind.value for kind in GrantedKind)
+
+
+class Granting(Protocol):
+    """What is granted now: asked anew each time, as an operator may have changed it."""
+
+    def scope(
+        self,
+        key: ObjectKey,
+        spec: ScriptRepositorySpec,
+        *,
+        repositories: bool = False,
+        cluster: str = "",
+    ) -> Scope: ...
+
+    def account(self, key: ObjectKey, spec: ScriptRepositorySpec) -> ObjectKey | None: ...
 
 
 @dataclass(frozen=True, slots=True)

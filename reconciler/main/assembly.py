@@ -72,7 +72,7 @@ from reconciler.core.twins import (
 from reconciler.errors import ScriptOpsError, Stalled
 from reconciler.main import brokers
 from reconciler.main.copying import ClusterCopy, Listeners
-from reconciler.main.granting import granted
+from reconciler.main.granting import HeldGrants
 from reconciler.main.groups import failing_together
 from reconciler.main.simulation import Driving
 from reconciler.ports.access import Access
@@ -157,14 +157,14 @@ class Controller:
         self.broker = brokers.broker(settings, clock, count=self._count_messages)
         self._wire()
         self.auditing = Auditing()
-        if settings.log_format is LogFormat.JSON:
-            # Logs as text are for whoever looks on, who has better to read.
+        if settings.audit or settings.log_format is LogFormat.JSON:
+            # Logs as text are for whoever looks on, who has better to read unless he asks for it.
             self.finisher.listeners.append(self.auditing.ran)
             self.commits.listeners.append(self.auditing.pushed)
 
     def _wire(self) -> None:
         clock, metrics, world, cluster = self.clock, self.metrics, self.world, self.cluster
-        grants = granted(self.settings)
+        self.grants = grants = HeldGrants(self.settings)
         self.environments = Environments(
             world, cluster, Age(self.settings.age_identity), grants, clock=clock
         )
@@ -279,7 +279,7 @@ class Controller:
             world, self.secrets, self.repositories.branches.pushed, clock=clock, metrics=metrics
         )
         self.commands = ObjectCommands(world, cluster, self.repositories.claim, clock=clock)
-        self.writer = DesiredWriter(world, cluster, clock=clock, metrics=metrics)
+        self.writer = DesiredWriter(world, cluster, grants=grants, clock=clock, metrics=metrics)
         self.runs = RunLog()
         self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
         self.finisher.recordings = self.recordings
@@ -339,6 +339,7 @@ class Controller:
                 self._record,
             ):
                 group(loop())
+            group(self.grants.follow(self.clock, self.repositories.grants_changed))
             if self.broker is not None:
                 group(self.broker.run())
             yield

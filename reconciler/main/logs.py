@@ -45,7 +45,8 @@ class TextLines(logging.Formatter):
 
 
 def _shown(value: object) -> str:
-    text = str(value)
+    is_plain = isinstance(value, str | int | float)
+    text = str(value) if is_plain else orjson.dumps(value, default=str).decode()
     # What others made may hold line breaks and terminal codes.
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return f'"{text}"' if " " in text or not text else text

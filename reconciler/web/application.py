@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 from reconciler.core.access import Act
 from reconciler.errors import ScriptOpsError
-from reconciler.ports.access import Access
 from reconciler.ports.commands import Commands
 from reconciler.ports.hooks import Hooks
 from reconciler.ports.operations import Operations
@@ -21,7 +20,7 @@ from reconciler.ports.registry import Registry
 from reconciler.web import api, artifacts, hooks, openapi, page, rollouts, signin
 from reconciler.web import commands as person
 from reconciler.web.gate import BODY_BYTES, BODY_SECONDS, Asgi, Gate
-from reconciler.web.guard import Audit, Guard
+from reconciler.web.guard import Audit, FrontDesk, Guard
 from reconciler.web.openapi import API, OLD_WEBHOOK
 from reconciler.web.problems import CONTENT_TYPE, Refusal, reason_of, refusal_of
 
@@ -37,7 +36,7 @@ def app(
     push_hooks: Hooks,
     commands: Commands,
     metrics: CollectorRegistry,
-    access: Access,
+    access: FrontDesk,
     libraries: Mapping[str, str] | None = None,
     local_users: bool = False,
     insecure: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from falcon.asgi import Request, Response
 
@@ -27,6 +27,12 @@ _CHALLENGE: Final = 'Bearer realm="scriptops"'
 LONGEST_NAME: Final = 253
 
 
+class FrontDesk(Access, Protocol):
+    """`Access` that shares itself out fairly between addresses."""
+
+    async def identify(self, token: str, *, peer: str = "") -> Caller | None: ...
+
+
 class Guard:
     """Judges by the token of a request; where it has none, by where it comes from.
 
@@ -35,7 +41,7 @@ class Guard:
     A token that is sent counts, and nothing else: a bad one is refused everywhere.
     """
 
-    def __init__(self, access: Access, *, local_users: bool, insecure: bool) -> None:
+    def __init__(self, access: FrontDesk, *, local_users: bool, insecure: bool) -> None:
         self._access = access
         self._local_users = local_users
         self._insecure = insecure
@@ -68,7 +74,7 @@ class Guard:
             return LOCAL
         token = token or (cookie_of(req) if reading else "")
         if token:
-            return await self.known(token)
+            return await self.known(req, token)
         if self._insecure:
             return ANYBODY
         raise Refusal(
@@ -78,9 +84,10 @@ class Guard:
             {"WWW-Authenticate": _CHALLENGE},
         )
 
-    async def known(self, token: str) -> Caller:
+    async def known(self, req: Request, token: str) -> Caller:
         """Whose token it is. Raises `Refusal` 401, and `Transient` when nobody can say."""
-        caller = await self._access.identify(token)
+        client = req.scope.get("client")
+        caller = await self._access.identify(token, peer=client[0] if client else "")
         if caller is None:
             raise Refusal(
                 401,

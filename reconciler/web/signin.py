@@ -39,7 +39,7 @@ class SignIn:
         form = parse_qs((await req.stream.read()).decode(errors="replace"))
         token = form.get("token", [""])[0].strip()
         try:
-            await self._guard.known(token)
+            await self._guard.known(req, token)
         except Refusal as refusal:
             show(resp, HTTPStatus(refusal.status), refusal.message)
             return

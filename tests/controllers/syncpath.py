@@ -19,7 +19,7 @@ from reconciler.controllers.revisions import Revisions
 from reconciler.controllers.statuscommits import StatusCommits
 from reconciler.controllers.world import World
 from reconciler.core.admission import Scope
-from reconciler.core.grants import NO_GRANTS, Grants
+from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.models import decode_model
 from reconciler.core.objects import (
     DEVICE_MODELS_V1BETA1,
@@ -51,7 +51,7 @@ SERVED = frozenset({SCRIPTS, SCRIPT_REPOSITORIES, DEVICES_V1BETA1, DEVICE_MODELS
 class Desk:
     """One repository, and a controller whose copy of the cluster moves when a test says `see`."""
 
-    def __init__(self, *, before: Desk | None = None, grants: Grants = NO_GRANTS) -> None:
+    def __init__(self, *, before: Desk | None = None, grants: Granting = NO_GRANTS) -> None:
         """`before` is the controller that ran before a restart."""
         self.clock: FakeClock = before.clock if before else FakeClock()
         self.cluster: FakeCluster = before.cluster if before else FakeCluster(self.clock)

@@ -6,7 +6,13 @@ import asyncio
 
 import pytest
 
-from reconciler.controllers.access import KEPT_SECONDS, MOST_WAITING, KeptAccess
+from reconciler.controllers.access import (
+    KEPT_SECONDS,
+    MOST_FROM_ONE,
+    MOST_KEPT,
+    MOST_WAITING,
+    KeptAccess,
+)
 from reconciler.core.access import Act, Caller, Right
 from reconciler.errors import Transient
 from tests.fakes.access import FakeAccess
@@ -22,7 +28,7 @@ class Slow(FakeAccess):
         super().__init__()
         self.go = asyncio.Event()
 
-    async def identify(self, token: str) -> Caller | None:
+    async def identify(self, token: str, *, peer: str = "") -> Caller | None:
         self.asked.append(token)
         await self.go.wait()
         return self.callers.get(token)
@@ -104,12 +110,76 @@ def test_a_flood_of_strangers_is_turned_away() -> None:
     async def check() -> None:
         inner = Slow()
         kept = KeptAccess(inner, clock=FakeClock())
-        waiting = [asyncio.ensure_future(kept.identify(f"t{n}")) for n in range(MOST_WAITING)]
+        waiting = [
+            asyncio.ensure_future(kept.identify(f"t{n}", peer=str(n))) for n in range(MOST_WAITING)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(Transient, match="too many"):
-            await kept.identify("one more")
+            await kept.identify("one more", peer="another")
         inner.go.set()
         assert set(await asyncio.gather(*waiting)) == {None}
-        assert await kept.identify("one more") is None
+        assert await kept.identify("one more", peer="another") is None
+
+    asyncio.run(check())
+
+
+def test_a_flood_from_one_address_leaves_room_for_others() -> None:
+    async def check() -> None:
+        inner = Slow()
+        caller = inner.know("good")
+        kept = KeptAccess(inner, clock=FakeClock())
+        waiting = [
+            asyncio.ensure_future(kept.identify(f"t{n}", peer="10.0.0.1"))
+            for n in range(MOST_FROM_ONE)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Transient, match="too many"):
+            await kept.identify("one more", peer="10.0.0.1")
+        good = asyncio.ensure_future(kept.identify("good", peer="10.0.0.2"))
+        await asyncio.sleep(0)
+        inner.go.set()
+        assert (await good, set(await asyncio.gather(*waiting))) == (caller, {None})
+        assert await kept.identify("one more", peer="10.0.0.1") is None
+
+    asyncio.run(check())
+
+
+class OfStrangers(Slow):
+    """Answers about the good token at once, and about others when it is told to."""
+
+    async def identify(self, token: str, *, peer: str = "") -> Caller | None:
+        return self.callers.get(token) or await super().identify(token, peer=peer)
+
+
+def test_whose_token_was_good_of_late_waits_behind_no_stranger() -> None:
+    async def check() -> None:
+        inner, clock = OfStrangers(), FakeClock()
+        caller = inner.know("good", RIGHT)
+        kept = KeptAccess(inner, clock=clock)
+        assert await kept.identify("good", peer="proxy") == caller
+        flood = [
+            asyncio.ensure_future(kept.identify(f"t{n}", peer="proxy"))
+            for n in range(MOST_FROM_ONE)
+        ]
+        await asyncio.sleep(0)
+        clock.jump(KEPT_SECONDS)
+        assert await kept.identify("good", peer="proxy") == caller
+        assert await kept.allows(caller, RIGHT)
+        inner.go.set()
+        await asyncio.gather(*flood)
+
+    asyncio.run(check())
+
+
+def test_answers_about_strangers_push_out_nobody_elses() -> None:
+    async def check() -> None:
+        inner = FakeAccess()
+        caller = inner.know("good")
+        kept = KeptAccess(inner, clock=FakeClock())
+        await kept.identify("good")
+        for n in range(MOST_KEPT + 1):
+            await kept.identify(f"t{n}")
+        inner.asked.clear()
+        assert (await kept.identify("good"), inner.asked) == (caller, [])
 
     asyncio.run(check())

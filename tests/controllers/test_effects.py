@@ -13,6 +13,7 @@ from reconciler.core import origins
 from reconciler.core.objects import (
     DEVICES_V1ALPHA2,
     DEVICES_V1BETA1,
+    SCRIPT_REPOSITORIES,
     JsonObject,
     ObjectKey,
     Resource,
@@ -23,7 +24,7 @@ from reconciler.core.runs import RunId, Write
 from reconciler.core.store import Entry
 from reconciler.core.twins import DeviceStatusRecord, Layout, decode_device
 from reconciler.errors import ClusterUnavailable, Conflict, Forbidden
-from tests.controllers.runpath import SWITCH, Rig, device, finish, flight, ok
+from tests.controllers.runpath import REPOSITORY, SWITCH, Rig, device, finish, flight, ok
 
 
 async def rigged() -> Rig:
@@ -49,6 +50,46 @@ def patches(rig: Rig) -> int:
 async def cause(rig: Rig, name: str = "state") -> Origin | None:
     record = decode_device(await rig.cluster.real.get(DEVICES_V1BETA1, SWITCH))
     return origins.of(record.origins, name, await rig.desired(name))
+
+
+# With whose rights.
+
+
+async def accounted(rig: Rig) -> None:
+    """The Script is of a repository that a ServiceAccount acts for."""
+    uid = await rig.repository()
+    account = {"spec": {"serviceAccountName": "deployer"}}
+    await rig.cluster.real.merge_patch(
+        SCRIPT_REPOSITORIES, REPOSITORY, account, field_manager="operator"
+    )
+    await rig.script(repository=uid)
+    await rig.sync()
+    rig.cluster.acted.clear()
+
+
+def test_a_service_account_writes_for_the_runs_of_its_repository():
+    async def check() -> None:
+        rig = await rigged()
+        assert await perform(rig, state("on")) == Effects(changed=["switch/state=on"])
+        assert rig.cluster.acted == []
+        await accounted(rig)
+        assert await perform(rig, state("off")) == Effects(changed=["switch/state=off"])
+        assert rig.cluster.acted == [("default/deployer", "json_patch", "Device")]
+
+    finish(check())
+
+
+def test_what_its_service_account_may_not_do_is_not_done_by_us():
+    async def check() -> None:
+        rig = await rigged()
+        await accounted(rig)
+        rig.cluster.refuse(ObjectKey("default", "deployer"), "json_patch")
+        effects = await perform(rig, state("on"))
+        assert (effects.refused, effects.failed) == (["switch/state=on"], True)
+        assert "default/deployer may not json_patch" in effects.message
+        assert await rig.desired("state") == "off"
+
+    finish(check())
 
 
 # Writing.

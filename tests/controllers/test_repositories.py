@@ -249,6 +249,29 @@ def test_an_object_that_another_repository_owns_is_told_of_in_every_revision_unt
     run(test())
 
 
+def test_a_status_that_somebody_else_wrote_is_put_back_and_not_for_ever_at_once() -> None:
+    async def test() -> None:
+        desk = Desk()
+        desk.remote.commit(HOUSE)
+        async with desk.open():
+            await desk.see()
+            told = await desk.status()
+            for _ in range(60):
+                garbage = {"status": {"observedGeneration": 7, "revision": "main@sha1:0"}}
+                await desk.cluster.real.merge_patch(
+                    SCRIPT_REPOSITORIES, RULES, garbage, field_manager="somebody", status=True
+                )
+                await desk.see()
+                await desk.clock.advance(0.5)
+                await desk.see()
+            assert desk.cluster.count("json_patch") < 20
+            await desk.clock.advance(60)
+            await desk.see()
+            assert await desk.status() == told
+
+    run(test())
+
+
 def test_what_a_repository_that_is_gone_has_left_is_taken_over() -> None:
     async def test() -> None:
         desk = Desk()

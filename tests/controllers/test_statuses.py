@@ -230,3 +230,65 @@ def test_next_status_is_built_on_what_we_want_where_that_is_ahead_of_the_watch(k
             assert bench.statuses.latest(SCRIPT, uid, live) == (ran(3) if known else live)
 
     finish(check())
+
+
+# Others who write it, too.
+
+
+async def overwritten(bench: Bench, runs: int = 99) -> None:
+    """Somebody else writes the status, and the watch tells of it."""
+    body = {"status": ran(runs).model_dump(mode="json", exclude_none=True)}
+    live = await bench.rig.cluster.real.merge_patch(
+        SCRIPTS, SCRIPT, body, field_manager="somebody", status=True
+    )
+    bench.statuses.seen(decode_script(live))
+
+
+def test_a_status_that_somebody_else_wrote_is_put_back():
+    async def check() -> None:
+        bench = Bench()
+        async with bench.running():
+            bench.want(ran(1))
+            await bench.advance(SETTLE)
+            live = await bench.rig.cluster.real.get(SCRIPTS, SCRIPT)
+            bench.statuses.seen(decode_script(live))
+            await bench.advance(RESULTS_INTERVAL)
+            assert bench.patches == 1
+            await overwritten(bench)
+            await bench.advance(SETTLE)
+            assert (bench.patches, await bench.rig.status()) == (2, ran(1))
+
+    finish(check())
+
+
+def test_who_goes_on_writing_it_is_answered_ever_more_rarely_and_given_up_on_never():
+    async def check() -> None:
+        bench = Bench()
+        async with bench.running():
+            bench.want(ran(1))
+            await bench.advance(SETTLE)
+            for _ in range(600):
+                await overwritten(bench)
+                await bench.advance(1.0)
+            assert bench.patches < 20
+            await bench.advance(300)
+            assert await bench.rig.status() == ran(1)
+
+    finish(check())
+
+
+def test_what_we_wrote_ourselves_is_never_taken_for_another_s():
+    async def check() -> None:
+        bench = Bench()
+        async with bench.running():
+            late = []
+            for n in range(1, 4):
+                bench.want(ran(n))
+                await bench.advance(RESULTS_INTERVAL)
+                late.append(decode_script(await bench.rig.cluster.real.get(SCRIPTS, SCRIPT)))
+            for record in late:
+                bench.statuses.seen(record)
+            await bench.advance(RESULTS_INTERVAL)
+            assert bench.patches == 3
+
+    finish(check())

@@ -218,6 +218,43 @@ def test_a_claim_to_be_anybody_else_stalls_the_repository() -> None:
     run(test())
 
 
+def test_grants_that_change_count_without_a_restart(tmp_path: Path) -> None:
+    async def test() -> None:
+        file = tmp_path / "grants.yaml"
+        file.write_text("grants: []")
+        settings = Settings(data=tmp_path, cluster=ClusterKind.KUBERNETES, grants=file)
+        held = granting.HeldGrants(settings)
+        desk = Desk(grants=held)
+        commit(desk, a=documents(script("mine"), elsewhere("theirs")))
+        follows = asyncio.ensure_future(held.follow(desk.clock, desk.repositories.grants_changed))
+
+        async def read(text: str) -> None:
+            file.write_text(text)
+            waited = held.looks
+            while held.looks < waited + 2:
+                await desk.clock.advance(granting.LOOK_SECONDS)
+                await asyncio.sleep(0)
+            await desk.see()
+
+        async with desk.open(namespaces=[TEAM, OTHERS]):
+            await desk.see()
+            assert set(await desk.live()) == {"mine"}
+            await read("grants: [{repositories: team/rules, namespaces: [team-b]}]")
+            assert set(await desk.live()) == {"mine", "theirs"}
+            # What is wrong changes nothing.
+            await read("grants: [{repositories: team/rules, namespaces: team-b}]")
+            commit(desk, b=documents(elsewhere("more")))
+            await desk.look()
+            assert set(await desk.live()) == {"mine", "theirs", "more"}
+            await read("grants: []")
+            commit(desk, c=documents(elsewhere("too-much")))
+            await desk.look()
+            assert set(await desk.live()) == {"mine", "theirs", "more"}
+        follows.cancel()
+
+    run(test())
+
+
 def test_an_operator_who_says_nothing_grants_all_on_a_laptop_and_nothing_on_kubernetes(
     tmp_path: Path,
 ) -> None:

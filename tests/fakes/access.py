@@ -26,7 +26,7 @@ class FakeAccess:
         self.rights |= {(caller.name, right) for right in rights}
         return caller
 
-    async def identify(self, token: str) -> Caller | None:
+    async def identify(self, token: str, *, peer: str = "") -> Caller | None:
         self._ask(token)
         return self.callers.get(token)
 

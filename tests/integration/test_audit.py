@@ -11,6 +11,7 @@ import pytest
 from reconciler.controllers.auditing import MOST, Auditing
 from reconciler.core.objects import SCRIPTS, ObjectKey
 from reconciler.core.runs import Cause, Outcome, RunId, RunRecord
+from reconciler.main.logs import TextLines
 from tests.support.gitserver import Repository
 from tests.support.kube import wait_until
 from tests.support.rulebook import HOUSE
@@ -29,13 +30,20 @@ def runs_told(caplog: pytest.LogCaptureFixture) -> list[Any]:
     return [run for line in told(caplog, "ran") for run in line["runs"]]
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param({"log_format": "json"}, id="for machines"),
+        pytest.param({"audit": True}, id="for people who ask for it"),
+    ],
+)
 def test_a_run_its_writes_and_the_commit_that_tells_of_it_are_written_down(
-    tmp_path: Path, git: Repository, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, git: Repository, caplog: pytest.LogCaptureFixture, chosen: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.INFO, "scriptops.audit")
     key = ObjectKey("house", "relay")
     with (
-        serving(settings(tmp_path / "data", log_format="json")) as system,
+        serving(settings(tmp_path / "data", **chosen)) as system,
         executor(system.grpc, tmp_path / "executor.log"),
     ):
         commit = git.commit(HOUSE)
@@ -101,6 +109,11 @@ def test_every_run_is_told_once(
     assert [len(line["runs"]) for line in told(caplog, "ran")] == lines
     assert [run["run"] for run in runs_told(caplog)] == [f"run-{n}" for n in range(runs)]
     assert all(run["refused"] == ("lamp/power=true",) for run in runs_told(caplog))
+
+
+def test_in_text_a_line_of_runs_is_json() -> None:
+    line = logging.makeLogRecord({"msg": "ran", "runs": [{"who": "house/relay"}]})
+    assert TextLines().format(line).endswith('ran  runs=[{"who":"house/relay"}]')
 
 
 def test_logs_for_people_leave_runs_out(

@@ -50,7 +50,8 @@ def test_a_push_deploys_a_device_change_moves_another_device_and_git_tells_it(
     assert (run["changed"], run["unchanged"], run["refused"]) == (["lamp/power=true"], [], [])
     assert run["revision"] == f"main@sha1:{commit}"
     device = embedded.get(DEVICES_V1BETA1, ObjectKey(namespace, "lamp"))
-    assert device["metadata"]["annotations"]["scriptops.hit.edu.cn/cause"] == run["id"]
+    [cause] = json.loads(device["metadata"]["annotations"]["scriptops.hit.edu.cn/cause"])
+    assert (cause["run"], cause["script"], [*cause["set"]]) == (run["id"], "relay", ["power"])
     wait_until(
         lambda: status_files(git).get(key, {}).get("lastRun", {}).get("id") == run["id"],
         what="the run is told in git",
