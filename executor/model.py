@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -23,11 +23,9 @@ class ScriptType(IntEnum):
 class Outcome(IntEnum):
     """How a run ended. Numbers are those of the wire and of the worker's answers.
 
-    `WAITING` is no end: the run can go on when it is given the replies it wants. It never leaves
-    the executor.
+    `WAITING` is no end: the run can go on when it is given the replies it wants.
     """
 
-    WAITING = 0
     SUCCEEDED = 1
     FAILED = 2
     TIMED_OUT = 3
@@ -39,6 +37,7 @@ class Outcome(IntEnum):
     UNAVAILABLE = 9
     # Not run: runs of this script had to be ended too often, one after the other.
     CRASH_LOOP = 10
+    WAITING = 11
 
 
 class Isolation(IntEnum):
@@ -98,10 +97,14 @@ class ScriptRef:
 
 
 class RunRequest(Struct, frozen=True):
-    """One run to do; the activation is opaque bytes until the engine parses it."""
+    """One run to do; the activation is opaque bytes until the engine parses it.
+
+    It has waited for `waited_ms` before it came here.
+    """
 
     key: RunKey
     activation: bytes
+    waited_ms: int = 0
 
 
 class LogLine(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -117,14 +120,31 @@ class Write(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc
     value: str | float | bool
     qos: Annotated[int, Meta(ge=0, le=2)] = 0
     force: bool = False
+    # Performed while the run waited for it.
+    done: bool = False
+
+
+class Commit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What a run waits for at its controller: writes of one device, and how far they get.
+
+    `ms` is the longest that it waits; 0 is as long as it may.
+    """
+
+    n: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+    alias: str
+    qos: Annotated[int, Meta(ge=1, le=2)]
+    writes: tuple[Write, ...]
+    ms: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+    op: Literal["commit"] = "commit"
 
 
 class RunResult(Struct, frozen=True):
     """The completion of one run, or the answer to a request to load (`load`).
 
-    `state` is the Script's whole state as JSON, empty when the run did not use it. `wanted` are
-    the ops, as JSON objects, that a `WAITING` run cannot go on without; `replies` are those that
-    it was given, a JSON array.
+    `state` is the Script's whole state as JSON, empty when the run did not use it. `wanted` and
+    `commits` are what a `WAITING` run cannot go on without: requests, as JSON objects, which are
+    seen to in the executor, and what the controller sees to. `replies` are those that it was given,
+    a JSON array, and `waited_ms` is how long they took.
     """
 
     key: RunKey
@@ -137,6 +157,8 @@ class RunResult(Struct, frozen=True):
     state: bytes = b""
     replies: bytes = b""
     wanted: tuple[Mapping[str, object], ...] = ()
+    commits: tuple[Commit, ...] = ()
+    waited_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,10 @@ SURFACE: Final = (
         global_name="Device",
         name="commitDevice",
         parameters=("alias", "qos", "options"),
-        promise="Puts what is staged for the alias into the completion; a promise of undefined.",
+        promise=(
+            "Puts what is staged for the alias into the completion; a promise of undefined. "
+            "With qos 1 or 2 the run waits for it, and is told what was reached."
+        ),
     ),
     Op(
         global_name="State",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from scriptops.controller.v1 import controller_pb2 as wire
 
 from executor.model import (
+    Commit,
     Isolation,
     Limits,
     LogLevel,
@@ -78,7 +79,11 @@ def work_from_wire(message: wire.RunScript) -> Work:
         raise PeerProtocolError(f"a RunScript for {script.name} has neither runs nor load, or both")
     runs = tuple(
         [
-            RunRequest(RunKey((key := run.key).run_id, key.attempt, key.epoch), run.activation)
+            RunRequest(
+                RunKey((key := run.key).run_id, key.attempt, key.epoch),
+                run.activation,
+                run.waited_ms,
+            )
             for run in message.runs
         ]
     )
@@ -108,7 +113,10 @@ def work_to_wire(work: Work) -> wire.RunScript:
             network_allow=script.network_allow,
             load=None if work.load is None else _key_to_wire(work.load),
         ),
-        runs=[wire.Run(key=_key_to_wire(run.key), activation=run.activation) for run in work.runs],
+        runs=[
+            wire.Run(key=_key_to_wire(run.key), activation=run.activation, waited_ms=run.waited_ms)
+            for run in work.runs
+        ],
     )
 
 
@@ -133,7 +141,7 @@ def results_from_wire(message: wire.ClientMessage) -> tuple[RunResult, ...]:
         return tuple(
             RunResult(
                 key=_key_from_wire(status.key),
-                outcome=_outcome_from_wire(status.outcome),
+                outcome=Outcome(status.outcome),
                 message=status.message,
                 logs=tuple(LogLine(LogLevel(line.level), line.text) for line in status.logs),
                 writes=tuple(_write_from_wire(write) for write in status.writes),
@@ -141,6 +149,8 @@ def results_from_wire(message: wire.ClientMessage) -> tuple[RunResult, ...]:
                 load=status.load,
                 state=status.state,
                 replies=status.replies,
+                commits=tuple(_commit_from_wire(commit) for commit in status.commits),
+                waited_ms=status.waited_ms,
             )
             for status in message.results.results
         )
@@ -178,13 +188,6 @@ def _script_from_wire(script: wire.ScriptRef) -> ScriptRef:
     )
 
 
-def _outcome_from_wire(number: int) -> Outcome:
-    outcome = Outcome(number)
-    if outcome is Outcome.WAITING:
-        raise ValueError
-    return outcome
-
-
 def _isolation_from_wire(number: int) -> Isolation:
     try:
         return Isolation(number)
@@ -212,12 +215,33 @@ def _status_to_wire(result: RunResult) -> wire.UpdateScriptStatus:
         load=result.load,
         state=result.state,
         replies=result.replies,
+        commits=[_commit_to_wire(commit) for commit in result.commits],
+        waited_ms=result.waited_ms,
     )
+
+
+def _commit_to_wire(commit: Commit) -> wire.Commit:
+    return wire.Commit(
+        n=commit.n,
+        alias=commit.alias,
+        qos=commit.qos,
+        writes=[_write_to_wire(write) for write in commit.writes],
+        timeout_ms=commit.ms,
+    )
+
+
+def _commit_from_wire(commit: wire.Commit) -> Commit:
+    writes = tuple(_write_from_wire(write) for write in commit.writes)
+    return Commit(commit.n, commit.alias, commit.qos, writes, commit.timeout_ms)
 
 
 def _write_to_wire(write: Write) -> wire.UpdateDeviceDesired:
     desired = wire.UpdateDeviceDesired(
-        alias=write.alias, property=write.property, qos=write.qos, force=write.force
+        alias=write.alias,
+        property=write.property,
+        qos=write.qos,
+        force=write.force,
+        done=write.done,
     )
     match write.value:
         case bool(value):
@@ -234,4 +258,4 @@ def _write_from_wire(desired: wire.UpdateDeviceDesired) -> Write:
     if kind is None:
         raise PeerProtocolError(f"a write of {desired.alias}.{desired.property} has no value")
     value: str | float | bool = getattr(desired, kind)
-    return Write(desired.alias, desired.property, value, desired.qos, desired.force)
+    return Write(desired.alias, desired.property, value, desired.qos, desired.force, desired.done)

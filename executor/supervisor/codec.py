@@ -8,12 +8,12 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 
-from executor.model import Isolation, LogLine, Outcome, RunResult, Write
+from executor.model import Commit, Isolation, LogLine, Outcome, RunResult, Write
 from executor.supervisor.process import MESSAGE_CHARACTERS
 from executor.worker import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from executor.model import Limits, RunRequest, ScriptRef
     from executor.supervisor.queue import Job
@@ -133,6 +133,7 @@ _COMPLETION: Final = msgspec.json.Decoder(_Completion)
 _UNREAD: Final = msgspec.json.Decoder(list[Raw])
 _NULL: Final = Raw(b"null")
 _WAITING: Final = int(Outcome.WAITING)
+_COMMIT: Final = "commit"
 
 
 def results(body: bytes, runs: Sequence[RunRequest], *, duration_us: int) -> list[RunResult]:
@@ -143,20 +144,30 @@ def results(body: bytes, runs: Sequence[RunRequest], *, duration_us: int) -> lis
     """
     try:
         return [
-            RunResult(
-                run.key,
-                _OUTCOMES[completion.outcome],
-                completion.message,
-                completion.logs,
-                completion.writes,
-                duration_us,
-                state=b"" if completion.state == _NULL else _object(completion.state),
-                wanted=_wanted(completion.outcome, completion.wanted),
-            )
+            _result(run, completion, duration_us)
             for run, completion in zip(runs, _completions(body), strict=True)
         ]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise AnswerInvalid("a completion is not what was agreed") from error
+
+
+def _result(run: RunRequest, completion: _Completion, duration_us: int) -> RunResult:
+    waits = completion.outcome == _WAITING
+    # It waits exactly when there is something that it waits for.
+    if bool(completion.wanted) != waits:
+        raise TypeError
+    wanted = tuple(_wanted(completion.wanted)) if waits else ()
+    return RunResult(
+        run.key,
+        _OUTCOMES[completion.outcome],
+        completion.message,
+        completion.logs,
+        completion.writes,
+        duration_us,
+        state=b"" if completion.state == _NULL else _object(completion.state),
+        wanted=tuple(op for op in wanted if not isinstance(op, Commit)),
+        commits=tuple(op for op in wanted if isinstance(op, Commit)),
+    )
 
 
 def _completions(body: bytes) -> list[_Completion]:
@@ -180,11 +191,15 @@ def _object(state: Raw) -> bytes:
     return orjson.dumps(value)
 
 
-def _wanted(outcome: int, ops: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """What a run waits for: numbered objects, and none exactly when it does not wait."""
-    if bool(ops) != (outcome == _WAITING):
-        raise TypeError
+def _wanted(ops: tuple[dict[str, Any], ...]) -> Iterator[dict[str, Any] | Commit]:
+    """What a run waits for: numbered objects. Commits name one device each."""
     for op in ops:
         if type(op.get("n")) is not int or op["n"] < 0:
             raise TypeError
-    return ops
+        if op.get("op") != _COMMIT:
+            yield op
+            continue
+        commit = msgspec.convert(op, Commit)
+        if not commit.writes or any(it.alias != commit.alias for it in commit.writes):
+            raise TypeError
+        yield commit

@@ -4,12 +4,16 @@ A run is a function of its activation. One that cannot go on without replies end
 the ops it wants; they are performed, their replies put into its activation, and it is run again
 from the start: it does the same until it comes to the same ops, and goes on. This stands between
 who brings work and the pool, and sees every result before it leaves.
+
+Requests are performed here. What else a run waits for, commits, is its controller's to perform:
+when nothing but that is wanted, the run leaves as `WAITING`, with the replies it has, and is
+forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
@@ -46,17 +50,17 @@ class _Waiting:
     script: ScriptRef
     source: bytes
     request: RunRequest
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[Reply]
+    waited_seconds: float
     replies_bytes: int = 0
-    waited_seconds: float = 0.0
     duration_us: int = 0
 
 
 class Replies:
     """Passes work on to `submit` and results on to `deliver`, except those of runs that wait.
 
-    Every run is answered once, unless `abandon` comes first: also one that waits is, at the latest
-    when its `wait_ms` are over. Used by one event loop only.
+    Every run is answered once, unless `abandon` comes first: also one that waits for requests is,
+    at the latest when its `wait_ms` are over. Used by one event loop only.
     """
 
     def __init__(
@@ -80,7 +84,8 @@ class Replies:
         """Take on `work`. Scripts that may not fetch cost nothing here."""
         if work.script.network_allow:
             for run in work.runs:
-                self._runs[run.key] = _Waiting(work.script, source, run, _recorded(run))
+                waited = run.waited_ms / 1_000
+                self._runs[run.key] = _Waiting(work.script, source, run, _recorded(run), waited)
         self._submit(work, source)
 
     def accept(self, results: Sequence[RunResult]) -> None:
@@ -96,11 +101,13 @@ class Replies:
                 continue
             known.duration_us += result.duration_us
             if result.outcome is Outcome.WAITING:
-                problem = _problem(known, result.wanted)
-                if problem is None:
+                problem = _problem(known, result)
+                if problem is not None:
+                    result = replace(result, outcome=problem[0], message=problem[1], commits=())  # noqa: PLW2901 - the same one, judged
+                elif result.wanted:
+                    # What else it wants it will want again.
                     self._see_to(known, result)
                     continue
-                result = replace(result, outcome=problem[0], message=problem[1])  # noqa: PLW2901 - the same one, judged
             done.append(self._ended(known, result))
         if done:
             self._deliver(done)
@@ -128,7 +135,7 @@ class Replies:
         left = run.script.limits.wait_ms / 1_000 - run.waited_seconds
         if left <= 0:
             message = f"it waited for more than {run.script.limits.wait_ms} ms for its requests"
-            late = replace(result, outcome=Outcome.TIMED_OUT, message=message)
+            late = replace(result, outcome=Outcome.TIMED_OUT, message=message, commits=())
             self._deliver([self._ended(run, late)])
             return
         key = run.request.key
@@ -137,7 +144,8 @@ class Replies:
         )
         run.waited_seconds += loop.time() - began
         run.replies.extend(self._afforded(run, reply) for reply in replies)
-        again = RunRequest(key, _with_replies(run.request.activation, run.replies))
+        activation = _with_replies(run.request.activation, run.replies)
+        again = RunRequest(key, activation, run.request.waited_ms)
         self._submit(Work(run.script, (again,)), run.source)
 
     def _afforded(self, run: _Waiting, reply: Reply) -> Reply:
@@ -159,6 +167,7 @@ class Replies:
             duration_us=run.duration_us,
             wanted=(),
             replies=orjson.dumps(run.replies) if run.replies else b"",
+            waited_ms=int(run.waited_seconds * 1_000),
         )
 
 
@@ -174,31 +183,27 @@ def _recorded(run: RunRequest) -> list[Reply]:
     return [reply for reply in replies if isinstance(reply, dict)]
 
 
-def _given(activation: bytes) -> list[Reply]:
-    """Replies that a run comes with: it is a test, or a run of old that is done again."""
-    if b'"replies"' not in activation:
-        return []
-    try:
-        replies = orjson.loads(activation).get("replies")
-    except (orjson.JSONDecodeError, AttributeError):
-        return []
-    return [reply for reply in replies if isinstance(reply, dict)] if replies else []
-
-
 def _unexpected(result: RunResult) -> RunResult:
-    """Only a worker that is not itself any more lets a run wait that may not."""
-    if result.outcome is not Outcome.WAITING:
+    """Only a worker that is not itself any more lets a run wait for what it may not ask."""
+    if not result.wanted:
         return result
     return replace(
-        result, outcome=Outcome.CRASHED, message="the worker answered nonsense", wanted=()
+        result,
+        outcome=Outcome.CRASHED,
+        message="the worker answered nonsense",
+        wanted=(),
+        commits=(),
     )
 
 
-def _problem(run: _Waiting, wanted: Sequence[Mapping[str, object]]) -> tuple[Outcome, str] | None:
+def _problem(run: _Waiting, result: RunResult) -> tuple[Outcome, str] | None:
     """Why what is wanted is not done. The worker has looked too, but is not trusted."""
-    if len(run.replies) + len(wanted) > run.script.limits.fetches:
+    fetched = sum(reply.get("op") != "commit" for reply in run.replies)
+    if fetched + len(result.wanted) > run.script.limits.fetches:
         return Outcome.DENIED, f"a run may fetch at most {run.script.limits.fetches} times"
-    numbers = [op.get("n") for op in wanted] + [reply.get("n") for reply in run.replies]
+    numbers: list[object] = [op.get("n") for op in result.wanted]
+    numbers += [commit.n for commit in result.commits]
+    numbers += [reply.get("n") for reply in run.replies]
     if len(set(numbers)) < len(numbers):
         return Outcome.CRASHED, "run again with the replies, it did not do the same"
     return None

@@ -24,11 +24,13 @@ from reconciler.adapters.session_batches import batches
 from reconciler.adapters.session_tls import TlsFiles, ends_in, identity, server_credentials
 from reconciler.core import session as machine
 from reconciler.core.runs import (
+    Commit,
     Dispatch,
     ExecutorId,
     Isolation,
     LogLine,
     Outcome,
+    Pause,
     RunId,
     RunKey,
     RunResult,
@@ -266,7 +268,10 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                 if peer.session.phase is machine.Phase.OPEN:
                     self._handler.credited(peer.id, message.credit)
             case machine.Results():
-                self._handler.finished(peer.id, message.results)
+                if message.results:
+                    self._handler.finished(peer.id, message.results)
+                if message.pauses:
+                    self._handler.paused(peer.id, message.pauses)
             case machine.Exit():
                 self._handler.draining(peer.id)
 
@@ -334,7 +339,10 @@ def _to_wire(dispatch: Dispatch) -> pb.RunScript:
             network_allow=script.network_allow,
             load=_key_to_wire(dispatch.load) if dispatch.load else None,
         ),
-        runs=[pb.Run(key=_key_to_wire(key), activation=data) for key, data in dispatch.runs],
+        runs=[
+            pb.Run(key=_key_to_wire(key), activation=data, waited_ms=dispatch.waited_ms)
+            for key, data in dispatch.runs
+        ],
     )
 
 
@@ -356,7 +364,11 @@ def from_wire(message: pb.ClientMessage) -> machine.ClientMessage:
         case "continue":
             return machine.Continue(getattr(message, "continue").credit)
         case "results":
-            return machine.Results(tuple(_result(r) for r in message.results.results))
+            told = message.results.results
+            return machine.Results(
+                tuple(_result(it) for it in told if it.outcome != pb.OUTCOME_WAITING),
+                tuple(_pause(it) for it in told if it.outcome == pb.OUTCOME_WAITING),
+            )
         case "exit":
             return machine.Exit(message.exit.reason[:256])
         case _:
@@ -368,7 +380,7 @@ def _result(wire: pb.UpdateScriptStatus) -> RunResult:
     if outcome is None:
         raise PeerProtocolError(f"outcome {wire.outcome} is not known to this controller")
     return RunResult(
-        key=RunKey(RunId(wire.key.run_id), wire.key.attempt, wire.key.epoch),
+        key=_key(wire.key),
         outcome=outcome,
         message=wire.message,
         logs=tuple(LogLine(_LEVELS.get(line.level, "info"), line.text) for line in wire.logs),
@@ -378,6 +390,25 @@ def _result(wire: pb.UpdateScriptStatus) -> RunResult:
         state=wire.state,
         replies=wire.replies,
     )
+
+
+def _pause(wire: pb.UpdateScriptStatus) -> Pause:
+    if not wire.commits:
+        raise PeerProtocolError("a run waits for nothing")
+    return Pause(
+        key=_key(wire.key),
+        commits=tuple(
+            Commit(it.n, it.alias, it.qos, tuple(_write(w) for w in it.writes), it.timeout_ms)
+            for it in wire.commits
+        ),
+        replies=wire.replies,
+        waited_ms=wire.waited_ms,
+        duration_us=wire.duration_us,
+    )
+
+
+def _key(wire: pb.RunKey) -> RunKey:
+    return RunKey(RunId(wire.run_id), wire.attempt, wire.epoch)
 
 
 def _write(wire: pb.UpdateDeviceDesired) -> Write:
@@ -390,4 +421,4 @@ def _write(wire: pb.UpdateDeviceDesired) -> Write:
             value = wire.bool_value
         case _:
             raise PeerProtocolError("a write without a value")
-    return Write(wire.alias, wire.property, value, wire.qos, wire.force)
+    return Write(wire.alias, wire.property, value, wire.qos, wire.force, wire.done)

@@ -367,7 +367,8 @@ class Limits(Model):
     wait: Annotated[Duration, AfterValidator(_check_wait)] | None = Field(
         default=None,
         description=(
-            "How long one run may wait for all its requests, at most 10m; no part of `wallTime`. "
+            "How long one run may wait in all, for its requests and for the devices that it "
+            "commits, at most 10m; no part of `wallTime`. "
             "Default 30s."
         ),
     )

@@ -13,6 +13,7 @@ from reconciler.controllers.environments import Environments
 from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.pauses import Pauses
 from reconciler.controllers.runnables import InFlight, Runnable
 from reconciler.controllers.shadowing import Shadows
 from reconciler.controllers.triggering import Triggering, new_run_id
@@ -25,6 +26,7 @@ from reconciler.core.runs import (
     Dispatch,
     ExecutorId,
     Outcome,
+    Pause,
     Run,
     RunId,
     RunKey,
@@ -73,7 +75,8 @@ class Dispatcher:
     repeated. One that an executor says it did not begin is given to another. The runs of one
     Script do not overlap: results are handed on one at a time, in the order in which they came,
     and more is dispatched when the effects of all that was in flight are done. A run that went by
-    what its Script does not remember so any more is run again instead of being handed on.
+    what its Script does not remember so any more is run again instead of being handed on. One that
+    waits for what it has committed is with no executor meanwhile; it is in flight all the same.
     """
 
     def __init__(
@@ -104,6 +107,12 @@ class Dispatcher:
         # Runs that an executor did not begin; they go before all that waits.
         self._returned: dict[RunId, InFlight] = {}
         self.shadows = Shadows(world, clock=clock, leadership=leadership)
+        self.pauses = Pauses(
+            clock=clock,
+            metrics=metrics,
+            wake=self.wake,
+            deadline=lambda flight: self._deadline(flight.runnable, QUANTUM),
+        )
         # Results by Script that are not handed on yet.
         self._ended: dict[ObjectKey, deque[tuple[InFlight, RunResult]]] = {}
         self._pump_is_due = False
@@ -120,7 +129,9 @@ class Dispatcher:
         self._runnables[script] = runnable
 
     def remove(self, script: ObjectKey) -> None:
-        self._runnables.pop(script, None)
+        gone = self._runnables.pop(script, None)
+        if gone is not None:
+            self.pauses.forget(gone.uid)
 
     def let_go(self, script: ObjectKey) -> None:
         """Another replica runs it from now on: what its runs in flight answer is dropped."""
@@ -129,6 +140,8 @@ class Dispatcher:
             for run_id in [i for i, f in flights.items() if f.run.script == script]:
                 del flights[run_id]
                 self._queue.done(script)
+        for _ in self.pauses.abandon(script):
+            self._queue.done(script)
 
     def running(self, script: ObjectKey) -> Runnable | None:
         return self._runnables.get(script)
@@ -147,10 +160,11 @@ class Dispatcher:
 
     @property
     def in_flight(self) -> int:
-        return len(self._in_flight) + len(self._returned)
+        return len(self._in_flight) + len(self._returned) + len(self.pauses)
 
     def in_flight_of(self, script: ObjectKey) -> int:
-        flights = (*self._in_flight.values(), *self._returned.values())
+        paused = (flight for flight, _, _ in self.pauses)
+        flights = (*self._in_flight.values(), *self._returned.values(), *paused)
         return sum(flight.run.script == script for flight in flights)
 
     # What sessions say.
@@ -198,22 +212,44 @@ class Dispatcher:
                 continue
             if self.shadows.finished(executor, result):
                 continue
-            flight = self._in_flight.get(result.key.run_id)
-            if (
-                flight is None
-                or flight.executor != executor
-                or flight.run.key != result.key
-                # After a pause this may be heard of before it is known who leads by now.
-                or not self._leadership.leads(flight.run.script.namespace)
-            ):
-                self._metrics.stale_results_total.inc()
-                if flight is not None and flight.executor != executor:
-                    self._tell_foreign(executor, result.key.run_id)
+            flight = self._flying(executor, result.key)
+            if flight is None:
                 continue
             if result.outcome is Outcome.UNAVAILABLE and flight.tries < UNAVAILABLE_ATTEMPTS:
                 self._return(flight)
                 continue
             self._finish(flight, result)
+
+    def paused(self, executor: ExecutorId, pauses: Sequence[Pause]) -> None:
+        for pause in pauses:
+            if self.shadows.paused(executor, pause):
+                self.wake()
+                continue
+            flight = self._flying(executor, pause.key)
+            if flight is None:
+                continue
+            if self.pauses.begin(flight, pause):
+                del self._in_flight[pause.key.run_id]
+                continue
+            waited = flight.runnable.ref.limits.wait_ms
+            message = f"it waited for more than {waited} ms for its devices"
+            self._finish(flight, _failed(flight, Outcome.TIMED_OUT, message))
+
+    def _flying(self, executor: ExecutorId, key: RunKey) -> InFlight | None:
+        """The run that an executor speaks of, if it is in flight there."""
+        flight = self._in_flight.get(key.run_id)
+        if (
+            flight is not None
+            and flight.executor == executor
+            and flight.run.key == key
+            # After a pause this may be heard of before it is known who leads by now.
+            and self._leadership.leads(flight.run.script.namespace)
+        ):
+            return flight
+        self._metrics.stale_results_total.inc()
+        if flight is not None and flight.executor != executor:
+            self._tell_foreign(executor, key.run_id)
+        return None
 
     def _tell_foreign(self, executor: ExecutorId, run_id: RunId) -> None:
         """An executor that answers for another is mistaken, or not what it says."""
@@ -236,7 +272,10 @@ class Dispatcher:
                 "the executor did not answer in time",
             )
             self._give_up(
-                [f for f in self._returned.values() if f.deadline < now],
+                [
+                    *(f for f in self._returned.values() if f.deadline < now),
+                    *self.pauses.overdue(now),
+                ],
                 Outcome.UNAVAILABLE,
                 "no executor could run it",
             )
@@ -250,7 +289,9 @@ class Dispatcher:
             self.wake()
 
     async def drained(self) -> None:
-        """Until the effects of all results that have come are done."""
+        """Break off what runs wait for; until the effects of all that has ended are done."""
+        waiting = self.pauses.abandon()
+        self._give_up(waiting, Outcome.LOST, "the controller ended while the run waited")
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -262,7 +303,8 @@ class Dispatcher:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        if self._loads or self._returned or len(self._queue) or len(self.shadows):
+        waits = len(self._queue) or len(self.shadows) or self.pauses.ready
+        if self._loads or self._returned or waits:
             # The one with most credit first, which spreads runs over executors.
             for executor in sorted(self._executors.values(), key=lambda e: -e.credit):
                 if executor.credit > 0:
@@ -272,11 +314,12 @@ class Dispatcher:
 
     def _fill(self, executor: _Executor) -> None:
         dispatches = self._load_dispatches(executor)
+        dispatches += self._resumed(executor, executor.credit - len(dispatches))
         dispatches += self._second_tries(executor, executor.credit - len(dispatches))
         groups = self._queue.take(
             executor.credit - len(dispatches),
             blocked=_Blocked(self._runnables, executor.info.script_types, self._environments),
-            single=_Single(self._runnables, self._memory),
+            single=_Single(self._runnables, self._is_single),
         )
         for group in (part for whole in groups for part in self._by_version(whole)):
             dispatch = self._dispatch(executor, group)
@@ -305,6 +348,16 @@ class Dispatcher:
             deadline = self._clock.monotonic() + ANSWER_GRACE
             self._loading[load.run_id] = _Load(key, executor.info.id, deadline)
             dispatches.append(Dispatch(ref, (), load))
+        return dispatches
+
+    def _resumed(self, executor: _Executor, room: int) -> list[Dispatch]:
+        """Runs that have what they waited for: as they were sent before, with the replies."""
+        dispatches: list[Dispatch] = []
+        for flight, dispatch in self.pauses.take(executor.info, room):
+            flight.executor = executor.info.id
+            flight.deadline = self._deadline(flight.runnable, 1)
+            self._in_flight[flight.run.key.run_id] = flight
+            dispatches.append(dispatch)
         return dispatches
 
     def _second_tries(self, executor: _Executor, room: int) -> list[Dispatch]:
@@ -418,12 +471,20 @@ class Dispatcher:
         )
 
     def _is_single(self, runnable: Runnable) -> bool:
-        return self._memory.is_single(runnable.uid, is_fetching=bool(runnable.ref.network_allow))
+        uid = runnable.uid
+        fetches = runnable.is_fetching
+        return self._memory.is_single(uid, is_fetching=fetches) or self.pauses.is_patient(uid)
 
     def _return(self, flight: InFlight) -> None:
         """The same attempt, with another executor where there is one."""
         run_id = flight.run.key.run_id
         del self._in_flight[run_id]
+        if flight.replies:
+            # What it has asked for is done: it may only go on from there.
+            flight.tries += 1
+            self.pauses.give_back(flight)
+            self.wake()
+            return
         self._returned[run_id] = replace(flight, deadline=self._deadline(flight.runnable, 1))
         self.wake()
 
@@ -442,6 +503,13 @@ class Dispatcher:
     def _finish(self, flight: InFlight, result: RunResult) -> None:
         self._in_flight.pop(flight.run.key.run_id, None)
         self._returned.pop(flight.run.key.run_id, None)
+        if flight.replies:
+            # An executor tells of the replies that it brought itself, and of these with them.
+            result = replace(
+                result,
+                replies=result.replies or flight.replies,
+                duration_us=result.duration_us + flight.duration_us,
+            )
         ended = self._ended.setdefault(flight.run.script, deque())
         ended.append((flight, result))
         if len(ended) == 1:
@@ -493,15 +561,15 @@ def _failed(flight: InFlight, outcome: Outcome, message: str) -> RunResult:
 class _Single:
     """The Scripts whose runs go one at a time, as the container `RunQueue.take` asks."""
 
-    def __init__(self, runnables: dict[ObjectKey, Runnable], memory: Memory) -> None:
+    def __init__(
+        self, runnables: dict[ObjectKey, Runnable], is_single: Callable[[Runnable], bool]
+    ) -> None:
         self._runnables = runnables
-        self._memory = memory
+        self._is_single = is_single
 
     def __contains__(self, script: object) -> bool:
         runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
-        return runnable is not None and self._memory.is_single(
-            runnable.uid, is_fetching=runnable.is_fetching
-        )
+        return runnable is not None and self._is_single(runnable)
 
 
 class _Blocked:

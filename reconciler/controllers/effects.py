@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -17,7 +17,7 @@ from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.models import Refused
 from reconciler.core.objects import FIELD_MANAGER, ObjectKey
 from reconciler.core.origins import Origin
-from reconciler.core.runs import RunResult
+from reconciler.core.runs import Write
 from reconciler.core.store import is_older
 from reconciler.core.twins import DeviceRecord
 from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError
@@ -28,6 +28,15 @@ log = logging.getLogger(__name__)
 
 # Somebody else writes the same device at the same moment: read, decide, write again.
 TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Values by property, what was desired before, and the version of the Device that has them."""
+
+    values: Mapping[str, str]
+    before: Mapping[str, str | None]
+    version: str
 
 
 @dataclass(slots=True)
@@ -44,6 +53,8 @@ class Effects:
     message: str = ""
     # Whether the platform failed, rather than the script asked for too much.
     failed: bool = False
+    # Where the values of each device stand that are desired now, changed or not.
+    accepted: dict[ObjectKey, Accepted] = field(default_factory=dict, compare=False)
 
     def refuse(self, what: str, why: str) -> None:
         self.refused.append(what)
@@ -87,12 +98,12 @@ class DesiredWriter:
         if ahead is not None and not _is_ahead(ahead, device):
             del self._ahead[device.key]
 
-    async def perform(self, flight: InFlight, result: RunResult) -> Effects:
+    async def perform(self, flight: InFlight, asked: Iterable[Write]) -> Effects:
         """Never raises for what one write met; that is in the result."""
         effects = Effects()
         by_device: dict[ObjectKey, dict[str, str]] = {}
         forced: set[tuple[ObjectKey, str]] = set()
-        for write in result.writes:
+        for write in asked:
             what = f"{write.property}={_shown(write.value)}"
             name = flight.runnable.spec.write_selector.match_names.get(write.alias)
             if name is None:
@@ -168,6 +179,33 @@ class DesiredWriter:
             self._acting[account] = self._cluster.acting_as(account)
         return self._acting[account]
 
+    async def drive_again(
+        self,
+        key: ObjectKey,
+        flight: InFlight,
+        left: Callable[[DeviceRecord], Mapping[str, str]],
+    ) -> None:
+        """Write values once more which the run has made desired, so that the Device has a version
+        that its edge has not seen. `left` says which, of the Device as it is when its turn comes.
+        """
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            record = self.current(key)
+            values = left(record) if record is not None else {}
+            if record is None or not values:
+                return
+            patch = desired.patch(record, values, by=self._origin(flight), forced=values)
+            try:
+                async with self._leadership.writing(key.namespace):
+                    answer = await self._acting_for(flight).json_patch(
+                        patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
+                    )
+                self._learned(key, twins.decode_device(answer))
+            except (Conflict, ObjectNotFound):
+                # Somebody was faster; who waits for the values looks again.
+                return
+            except ScriptOpsError as error:
+                log.warning("desired not repeated", extra={"key": str(key), "why": error.reason})
+
     def _origin(self, flight: InFlight) -> Origin:
         run = flight.run
         return Origin(
@@ -193,6 +231,11 @@ class DesiredWriter:
             return
         try:
             for attempt in range(TRIES):
+                before = {
+                    name: None if (it := record.twin(name)) is None else it.desired
+                    for name in writes
+                }
+                version = record.resource_version
                 patch = desired.patch(
                     record,
                     writes,
@@ -205,7 +248,9 @@ class DesiredWriter:
                             answer = await self._acting_for(flight).json_patch(
                                 patch.resource, key, patch.ops, field_manager=FIELD_MANAGER
                             )
-                        self._learned(key, twins.decode_device(answer))
+                        written = twins.decode_device(answer)
+                        version = written.resource_version
+                        self._learned(key, written)
                 except Conflict:
                     if attempt + 1 == TRIES:
                         raise
@@ -213,6 +258,7 @@ class DesiredWriter:
                     continue
                 effects.changed += [f"{key.name}/{p}={writes[p]}" for p in patch.changed]
                 effects.unchanged += [f"{key.name}/{p}={writes[p]}" for p in patch.unchanged]
+                effects.accepted[key] = Accepted(dict(writes), before, version)
                 return
         except ObjectNotFound:
             _refuse_all(effects, key, writes, f"there is no Device {key}")

@@ -37,10 +37,15 @@ class Finisher:
     listeners: list[Callable[[RunRecord], None]] = field(default_factory=list)
 
     async def finish(self, flight: InFlight, result: RunResult) -> None:
-        effects = await self.writer.perform(flight, result) if result.writes else Effects()
+        left = [write for write in result.writes if not write.done]
+        effects = await self.writer.perform(flight, left) if left else Effects()
         outcome, message = _judged(result, effects)
         if outcome is Outcome.SUCCEEDED and result.state:
             outcome, message = await self._remember(flight, result.state)
+        # What it waited for counts with the rest, but has been judged by the script itself.
+        effects.changed[:0] = flight.changed
+        effects.unchanged[:0] = flight.unchanged
+        effects.refused[:0] = flight.refused
         run, now = flight.run, self.clock.now()
         if run.cause is Cause.READ_CHANGE and effects.changed:
             self.metrics.effect_latency_seconds.observe(max(now - run.created_at, 0.0))

@@ -32,6 +32,8 @@ HEARD = ("queued", "current", "duplicate", "ignored", "ping", "refused")
 RUN_BUCKETS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 # A change is answered in milliseconds when all is well; beyond 10 s something is stuck.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+# Devices answer in milliseconds or when they wake up; up to the longest that a run may wait.
+WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 600.0)
 # Up to the default timeout of a git operation.
 FETCH_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0)
 
@@ -86,6 +88,19 @@ class Metrics:
         self.desired_writes_total = counter(
             "desired_writes_total", "Desired values that runs committed.", result=WRITES
         )
+        self.commits_total = counter(
+            "commits_total",
+            "Commits that runs waited for.",
+            qos=("1", "2"),
+            result=("reached", "not_converged", "refused", "failed"),
+        )
+        self.commit_seconds = histogram(
+            "commit_seconds", "From a commit written to where its run wants it.", WAIT_BUCKETS
+        )
+        self.redrives_total = counter(
+            "redrives_total", "Desired values written again because they were not reached."
+        )
+        self.runs_paused = gauge("runs_paused", "Runs that wait for what they committed.")
         self.status_patches_total = counter(
             "status_patches_total", "Status patches sent to the cluster.", kind=PATCHED
         )

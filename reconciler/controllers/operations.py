@@ -6,13 +6,14 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import orjson
 
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.explaining import Explainer
 from reconciler.controllers.rolloutrequests import RolloutRequests
+from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core.conditions import rfc3339
@@ -21,7 +22,7 @@ from reconciler.core.models import typed
 from reconciler.core.objects import Json, JsonObject, ObjectKey
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.rollouts import Action
-from reconciler.core.runs import Cause, RunId, RunRecord
+from reconciler.core.runs import Cause, Commit, RunId, RunRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.twins import DeviceRecord
 from reconciler.errors import Forbidden, ObjectNotFound, Waiting
@@ -37,6 +38,10 @@ REMEMBERED_OUTPUT = 32 * 1024 * 1024
 
 # Requests that wait for a run to end: half of the connections that there may be.
 WAITERS = 256
+
+
+# In the place of an outcome, of a run that waits for its devices.
+WAITING = "Waiting"
 
 
 class RunLog:
@@ -159,11 +164,20 @@ class ControllerOperations:
         self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
     ) -> Sequence[JsonObject]:
         newest = self._runs.newest(namespace=namespace, script=script)
-        return [_run(record) for record in islice(newest, limit)]
+        paused = (
+            _paused(*it)
+            for it in self._dispatcher.pauses
+            if namespace in {None, it[0].run.script.namespace}
+            and script in {None, it[0].run.script.name}
+        )
+        return list(islice(chain(paused, (_run(record) for record in newest)), limit))
 
     def run(self, run_id: RunId) -> JsonObject | None:
         record = self._runs.get(run_id)
-        return None if record is None else _run(record)
+        if record is not None:
+            return _run(record)
+        paused = (_paused(*it) for it in self._dispatcher.pauses if it[0].run.key.run_id == run_id)
+        return next(paused, None)
 
     async def outcome(self, run_id: RunId, *, seconds: float) -> JsonObject | None:
         record = await self._runs.ended(run_id, seconds=seconds)
@@ -289,6 +303,30 @@ def _documents(
 
 def _version(key: ObjectKey, uid: str, resource_version: str) -> dict[str, Json]:
     return {"key": str(key), "uid": uid, "resourceVersion": resource_version}
+
+
+def _paused(flight: InFlight, commits: Sequence[Commit], since: float) -> JsonObject:
+    """A run that has not finished: it waits for what it has committed."""
+    run, runnable, hide = flight.run, flight.runnable, flight.environment.text
+    wanted = ", ".join(f"{it.alias} (qos {it.qos})" for it in commits) or "an executor"
+    return {
+        "id": run.key.run_id,
+        "script": {"namespace": run.script.namespace, "name": run.script.name},
+        "cause": run.cause.value,
+        "depth": run.depth,
+        "chain": run.chain,
+        "outcome": WAITING,
+        "message": f"it waits for {wanted} since {rfc3339(since)}",
+        "revision": runnable.revision,
+        "digest": runnable.ref.digest,
+        "createdAt": rfc3339(run.created_at),
+        "finishedAt": "",
+        "durationMicroseconds": flight.duration_us,
+        "changed": [hide(it) for it in flight.changed],
+        "unchanged": [hide(it) for it in flight.unchanged],
+        "refused": [hide(it) for it in flight.refused],
+        "logs": [],
+    }
 
 
 def _run(record: RunRecord) -> JsonObject:

@@ -101,6 +101,14 @@ class InFlight:
     shadow_activation: bytes = field(default=b"", repr=False)
     # What is hidden in all that is told of it.
     environment: Environment = NOTHING
+    # Of a run that has waited: the replies it was given, a JSON array; for how long, and how long
+    # it computed before; and what came of the writes that it waited for.
+    replies: bytes = field(default=b"", repr=False)
+    waited_ms: int = 0
+    duration_us: int = 0
+    changed: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:

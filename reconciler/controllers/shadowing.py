@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import orjson
 
 from reconciler.controllers.leading import Leadership
+from reconciler.controllers.pauses import with_replies
 from reconciler.controllers.runnables import InFlight, Runnable
 from reconciler.controllers.world import World
-from reconciler.core import desired
+from reconciler.core import convergence, desired
 from reconciler.core.models import Refused
-from reconciler.core.objects import ObjectKey
+from reconciler.core.objects import JsonObject, ObjectKey, mapping, sequence
 from reconciler.core.rollouts import NEUTRAL
-from reconciler.core.runs import Dispatch, ExecutorId, Outcome, RunId, RunKey, RunResult, Scalar
+from reconciler.core.runs import (
+    Commit,
+    Dispatch,
+    ExecutorId,
+    Outcome,
+    Pause,
+    RunId,
+    RunKey,
+    RunResult,
+    Scalar,
+)
 from reconciler.ports.clock import Clock
 from reconciler.ports.sessions import ExecutorInfo
 
@@ -56,6 +67,8 @@ class _Pair:
     flight: InFlight
     result: RunResult
     tried: Runnable
+    # What the shadow was told so far.
+    replies: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,8 @@ class Shadows:
             deadline = self._clock.monotonic() + ANSWER_SECONDS
             self._under[key.run_id] = _Under(pair, key, executor.id, deadline)
             activation = pair.flight.shadow_activation
+            if pair.replies:
+                activation = with_replies(activation, pair.replies)
             dispatches.append(Dispatch(pair.tried.ref, ((key, activation),)))
         self._waiting.extendleft(reversed(others))
         return dispatches
@@ -120,6 +135,19 @@ class Shadows:
         del self._under[result.key.run_id]
         if result.outcome not in NEUTRAL:
             self.on_compared(self._compared(under.pair, result))
+        return True
+
+    def paused(self, executor: ExecutorId, pause: Pause) -> bool:
+        """Whether this is a shadow that waits. It need not: nothing that it wants is written. It is
+        told what the other run was told, or else that all is as it wants it, and goes on.
+        """
+        under = self._under.get(pause.key.run_id)
+        if under is None or under.executor != executor or under.key != pause.key:
+            return False
+        del self._under[pause.key.run_id]
+        replies = [_told_to(under.pair.flight, commit) for commit in pause.commits]
+        known = (*orjson.loads(pause.replies or under.pair.replies or b"[]"), *replies)
+        self._waiting.appendleft(replace(under.pair, replies=orjson.dumps(known)))
         return True
 
     def lost(self, executor: ExecutorId) -> None:
@@ -168,6 +196,13 @@ class Shadows:
         record = self._world.device(ObjectKey(namespace, name))
         text = desired.check(self._world.model(record) if record else None, prop, value)
         return "refused" if isinstance(text, Refused) or record is None else text
+
+
+def _told_to(flight: InFlight, commit: Commit) -> JsonObject:
+    asked = (commit.n, convergence.request(commit))
+    replies = map(mapping, sequence(orjson.loads(flight.replies or b"[]")))
+    same = (it for it in replies if (it.get("n"), it.get("request")) == asked)
+    return next(same, None) or convergence.assumed(commit)
 
 
 def _told(wanted: Sequence[str]) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def _document(recording: Recording) -> dict[str, object]:
             "outcome": result.outcome.value,
             "message": result.message,
             "logs": [line._asdict() for line in result.logs],
-            "writes": [write._asdict() for write in result.writes],
+            "writes": [_write_document(write) for write in result.writes],
             "state": orjson.Fragment(result.state) if result.state else None,
         },
         "outcome": record.outcome.value,
@@ -195,9 +195,16 @@ def completion_document(completion: Completion) -> dict[str, Json]:
         "outcome": completion.outcome.value,
         "message": completion.message,
         "logs": [line._asdict() for line in completion.logs],
-        "writes": [write._asdict() for write in completion.writes],
+        "writes": [_write_document(write) for write in completion.writes],
         "state": completion.state,
     }
+
+
+def _write_document(write: Write) -> dict[str, Json]:
+    document: dict[str, Json] = write._asdict()
+    # Of the few that were waited for.
+    done = document.pop("done")
+    return {**document, "done": True} if done else document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +282,7 @@ def _writes(writes: Sequence[Json]) -> Iterator[Write]:
             _scalar(value),
             qos if isinstance(qos, int) else 0,
             write.get("force") is True,
+            write.get("done") is True,
         )
 
 

@@ -130,12 +130,14 @@ class ScriptRef:
 class Dispatch:
     """One message to an executor: runs of one Script with their activations (JSON).
 
-    Without runs it is a request to load only, answered under `load`.
+    Without runs it is a request to load only, answered under `load`. Its runs have waited for
+    `waited_ms` each before.
     """
 
     script: ScriptRef
     runs: tuple[tuple[RunKey, bytes], ...]
     load: RunKey | None = None
+    waited_ms: int = 0
 
 
 class LogLine(NamedTuple):
@@ -144,13 +146,45 @@ class LogLine(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A staged and committed write, as the script asked for it: nothing is checked yet."""
+    """A staged and committed write, as the script asked for it: nothing is checked yet.
+
+    One that is `done` was performed while the run waited for it.
+    """
 
     alias: str
     property: str
     value: Scalar
     qos: int = 0
     force: bool = False
+    done: bool = False
+
+
+class Commit(NamedTuple):
+    """What a run waits for: that the writes of one device are performed, and how far they get.
+
+    `n` numbers what a run asks for. It waits `timeout_ms` at most; 0 is as long as it may.
+    """
+
+    n: int
+    alias: str
+    qos: int
+    writes: tuple[Write, ...]
+    timeout_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A run that has come as far as it can without what `commits` ask for.
+
+    It holds no executor; it goes on when it is dispatched again with the replies. `replies` are
+    those that it has, a JSON array; `waited_ms` is how long it has waited for them.
+    """
+
+    key: RunKey
+    commits: tuple[Commit, ...]
+    replies: bytes = b""
+    waited_ms: int = 0
+    duration_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias, assert_never
 
-from reconciler.core.runs import RunResult
+from reconciler.core.runs import Pause, RunResult
 from reconciler.errors import LocalProtocolError, PeerProtocolError
 
 PROTOCOL = 1
@@ -55,6 +55,7 @@ class Continue:
 @dataclass(frozen=True, slots=True)
 class Results:
     results: tuple[RunResult, ...]
+    pauses: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

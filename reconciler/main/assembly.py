@@ -29,6 +29,7 @@ from reconciler.controllers.artifacts import Artifacts
 from reconciler.controllers.auditing import Auditing
 from reconciler.controllers.commanding import ObjectCommands
 from reconciler.controllers.commitstatuses import CommitStatuses
+from reconciler.controllers.committing import Commits
 from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
@@ -280,6 +281,8 @@ class Controller:
         )
         self.commands = ObjectCommands(world, cluster, self.repositories.claim, clock=clock)
         self.writer = DesiredWriter(world, cluster, grants=grants, clock=clock, metrics=metrics)
+        self.committing = Commits(world, self.writer, clock=clock, metrics=metrics)
+        self.dispatcher.pauses.perform = self.committing.perform
         self.runs = RunLog()
         self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
         self.finisher.recordings = self.recordings
@@ -428,6 +431,7 @@ class Controller:
     def _devices_changed(self, deltas: Sequence[Delta[DeviceRecord]]) -> None:
         for delta in deltas:
             self.repositories.drift.device_changed(delta)
+            self.committing.changed(delta.key)
             if delta.new is not None:
                 self.writer.caught_up(delta.new)
                 record = self.writer.current(delta.key)
@@ -440,6 +444,7 @@ class Controller:
 
     def _device_statuses_changed(self, deltas: Sequence[Delta[DeviceStatusRecord]]) -> None:
         for delta in deltas:
+            self.committing.changed(delta.key)
             # What is reported may come before what our own write has made of the Device.
             record = self.writer.current(delta.key)
             if record is not None:

@@ -8,16 +8,30 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+import orjson
+
 from reconciler.adapters.session_server import GrpcSessionServer
-from reconciler.core.objects import JsonObject
-from reconciler.core.runs import Dispatch, ExecutorId, Outcome, RunId, RunKey, RunResult, ScriptRef
+from reconciler.controllers.pauses import with_replies
+from reconciler.core import convergence
+from reconciler.core.objects import Json, JsonObject, mapping, sequence
+from reconciler.core.runs import (
+    Commit,
+    Dispatch,
+    ExecutorId,
+    Outcome,
+    Pause,
+    RunId,
+    RunKey,
+    RunResult,
+    ScriptRef,
+)
 from reconciler.errors import Stalled
 from reconciler.ports.sessions import ExecutorInfo
 
@@ -43,10 +57,23 @@ NOTHING: Final[JsonObject] = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run to do: which script, and its activation; without one the script is only loaded."""
+    """A run to do: which script, and its activation; without one the script is only loaded.
+
+    `answer` is what a commit that it waits for is told; nothing is ever written.
+    """
 
     ref: ScriptRef
     activation: bytes | None = None
+    answer: Callable[[Commit], JsonObject] = convergence.assumed
+
+
+@dataclass(slots=True)
+class _Going:
+    """A job under way, and what it was told so far."""
+
+    key: RunKey
+    job: Job
+    replies: list[Json]
 
 
 class Laptop:
@@ -60,6 +87,9 @@ class Laptop:
         self._session: ExecutorId | None = None
         self._credit = 0
         self._results: dict[RunId, RunResult] = {}
+        self._going: dict[RunId, _Going] = {}
+        # Those that go on.
+        self._again: list[_Going] = []
         self._serial = 0
         self._news = asyncio.Event()
         self._server: GrpcSessionServer
@@ -75,28 +105,37 @@ class Laptop:
 
         Raises `Stalled` when the executor ends meanwhile, or hangs.
         """
-        keyed = [(self._key(), job) for job in jobs]
+        keyed = [_Going(self._key(), job, _given(job)) for job in jobs]
+        self._going = {going.key.run_id: going for going in keyed}
         waiting = list(keyed)
-        wanted = {key.run_id for key, _ in keyed}
+        wanted = set(self._going)
         longest = max(
             (job.ref.limits.wall_time_ms + job.ref.limits.wait_ms for job in jobs), default=0
         )
         while wanted - self._results.keys():
             self._news.clear()
+            waiting += self._again
+            self._again.clear()
             batch, waiting = waiting[: self._credit], waiting[self._credit :]
             if batch:
                 self._send(batch)
             await self._something_new(PATIENCE_SECONDS + longest / 1000)
-        return [self._results.pop(key.run_id) for key, _ in keyed]
+        return [self._told(going) for going in keyed]
+
+    def _told(self, going: _Going) -> RunResult:
+        result = self._results.pop(going.key.run_id)
+        if going.replies and not result.replies:
+            return replace(result, replies=orjson.dumps(going.replies))
+        return result
 
     def _key(self) -> RunKey:
         self._serial += 1
         return RunKey(RunId(f"laptop-{self._serial}"), 1, 1)
 
-    def _send(self, batch: Sequence[tuple[RunKey, Job]]) -> None:
+    def _send(self, batch: Sequence[_Going]) -> None:
         dispatches: list[Dispatch] = []
-        for ref, group in groupby(batch, key=lambda item: item[1].ref):
-            jobs = [(key, job.activation) for key, job in group]
+        for ref, group in groupby(batch, key=lambda it: it.job.ref):
+            jobs = [(it.key, _activation(it)) for it in group]
             runs = tuple((key, given) for key, given in jobs if given is not None)
             dispatches += [Dispatch(ref, runs)] if runs else []
             dispatches += (Dispatch(ref, (), load=key) for key, given in jobs if given is None)
@@ -129,6 +168,15 @@ class Laptop:
 
     def finished(self, executor: ExecutorId, results: Sequence[RunResult]) -> None:  # noqa: ARG002 - there is one
         self._results.update((result.key.run_id, result) for result in results)
+        self._news.set()
+
+    def paused(self, executor: ExecutorId, pauses: Sequence[Pause]) -> None:  # noqa: ARG002 - there is one
+        for pause in pauses:
+            going = self._going[pause.key.run_id]
+            if pause.replies:
+                going.replies = list(sequence(orjson.loads(pause.replies)))
+            going.replies += map(going.job.answer, pause.commits)
+            self._again.append(going)
         self._news.set()
 
     def disconnected(self, executor: ExecutorId, reason: str) -> None:  # noqa: ARG002 - there is one
@@ -217,6 +265,20 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await child.wait()
+
+
+def _given(job: Job) -> list[Json]:
+    """The replies that a job brings along."""
+    if job.activation is None or b'"replies"' not in job.activation:
+        return []
+    return list(sequence(mapping(orjson.loads(job.activation)).get("replies")))
+
+
+def _activation(going: _Going) -> bytes | None:
+    given = going.job.activation
+    if given is None or not going.replies:
+        return given
+    return with_replies(given, orjson.dumps(going.replies))
 
 
 def digest_of(content: bytes) -> str:

@@ -14,10 +14,11 @@ import orjson
 from reconciler.api.script import ScriptSpec
 from reconciler.api.scripttest import Fetch
 from reconciler.controllers.runnables import limits_of
+from reconciler.core import convergence
 from reconciler.core.objects import Json, JsonObject, ObjectKey, mapping, sequence, text
 from reconciler.core.recordings import Completion, completion_of
 from reconciler.core.redacting import is_as_recorded
-from reconciler.core.runs import DEFAULT_LIMITS, Isolation, RunResult, ScriptRef
+from reconciler.core.runs import DEFAULT_LIMITS, Commit, Isolation, RunResult, ScriptRef
 from reconciler.main.laptop import Job, Laptop
 
 # How an executor without any place to fetch from answers a request that the manifest allows.
@@ -60,7 +61,16 @@ class _Course:
         activation = dict(self.trial.activation)
         if self.replies:
             activation["replies"] = self.replies
-        return Job(self.trial.ref, orjson.dumps(activation))
+        return Job(self.trial.ref, orjson.dumps(activation), self._answer)
+
+    def _answer(self, commit: Commit) -> JsonObject:
+        """What a commit that the run waits for is told: the answer to it, or that all went well."""
+        asked = convergence.request(commit)
+        known = next((it for it in self.left if it.get("request") == asked), None)
+        if known is None:
+            return convergence.assumed(commit)
+        self.left.remove(known)
+        return {**known, "n": commit.n}
 
     def take(self, result: RunResult) -> bool:
         """Whether it has to run again, with more answers than before."""
@@ -79,13 +89,14 @@ class _Course:
                 replies[number] = {**known, "n": reply.get("n")}
                 is_news = True
         if is_news:
-            self.replies = replies
+            # With other answers it may come to other commits; they are answered anew.
+            self.replies = [reply for reply in replies if reply.get("op") != "commit"]
         return is_news
 
     def tried(self) -> Tried:
         assert self.result is not None  # noqa: S101 - every course has been run
-        replies = [mapping(it) for it in sequence(orjson.loads(self.result.replies or b"[]"))]
-        replies.sort(key=_number)
+        told = map(mapping, sequence(orjson.loads(self.result.replies or b"[]")))
+        replies = sorted((it for it in told if it.get("op") != "commit"), key=_number)
         return Tried(
             result=self.result,
             completion=completion_of(self.result),

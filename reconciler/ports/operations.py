@@ -22,7 +22,8 @@ class Operations(Protocol):
     `{"id", "script": {namespace, name}, "cause", "depth", "chain", "outcome", "message",
     "revision", "digest", "createdAt", "finishedAt" (RFC 3339), "durationMicroseconds", "changed",
     "unchanged", "refused": ["<device>/<property>=<value>"], "logs": [{level, text}]}`; `depth` runs
-    led to it by what they wrote, of which the first is `chain`.
+    led to it by what they wrote, of which the first is `chain`. The outcome of one that waits for
+    its devices is "Waiting", and its `finishedAt` is empty.
     """
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]: ...
@@ -40,7 +41,9 @@ class Operations(Protocol):
     def runs(
         self, *, namespace: str | None = None, script: str | None = None, limit: int = 100
     ) -> Sequence[JsonObject]:
-        """Finished runs, newest first; a bounded number is remembered."""
+        """Runs that wait for their devices, then finished ones, newest first; a bounded number is
+        remembered.
+        """
         ...
 
     def run(self, run_id: RunId) -> JsonObject | None: ...

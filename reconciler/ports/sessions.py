@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from reconciler.core.runs import Dispatch, ExecutorId, RunResult
+from reconciler.core.runs import Dispatch, ExecutorId, Pause, RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class SessionHandler(Protocol):
         ...
 
     def finished(self, executor: ExecutorId, results: Sequence[RunResult]) -> None: ...
+
+    def paused(self, executor: ExecutorId, pauses: Sequence[Pause]) -> None:
+        """Runs that the executor has put aside and forgotten: they go on when sent again."""
+        ...
 
     def disconnected(self, executor: ExecutorId, reason: str) -> None: ...
 

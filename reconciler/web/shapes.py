@@ -84,7 +84,10 @@ class LogLine(OpenModel):
 
 
 class Run(OpenModel):
-    """A finished run. `changed`, `unchanged` and `refused` read `<device>/<property>=<value>`."""
+    """A finished run, or one that waits for its devices: its outcome is `Waiting`.
+
+    `changed`, `unchanged` and `refused` read `<device>/<property>=<value>`.
+    """
 
     id: str
     script: Key

@@ -33,13 +33,30 @@ declare const Device: {
     Name extends keyof WritableDevices,
     Property extends keyof WritableDevices[Name],
   >(name: Name, property: Property, value: WritableDevices[Name][Property]): void;
-  /** Sends what is staged for a device. `force` writes values that are desired already, too. */
+  /**
+   * Sends what is staged for a device. `force` writes values that are desired already, too.
+   *
+   * With qos 0 it leaves with the run. With 1 or 2 it is written now, and the promise says how far it got:
+   * until its edge has it (1), or until the device reports it (2); `timeout` in milliseconds at most.
+   */
   commitDevice(
     name: keyof WritableDevices,
-    qos?: 0 | 1 | 2,
-    options?: { force?: boolean },
+    qos?: 0,
+    options?: { force?: boolean; timeout?: number },
   ): Promise<void>;
+  commitDevice(
+    name: keyof WritableDevices,
+    qos: 1 | 2,
+    options?: { force?: boolean; timeout?: number },
+  ): Promise<Committed>;
 };
+
+/** How far a commit got; less than was asked for has a `code`, and a `message` that says what is missing. */
+interface Committed {
+  readonly reached: 0 | 1 | 2;
+  readonly code?: "NotConverged";
+  readonly message?: string;
+}
 
 /** What the Script remembers from run to run, if the run succeeds. */
 declare const State: {

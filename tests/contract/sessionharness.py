@@ -14,7 +14,7 @@ from scriptops.controller.v1 import controller_pb2_grpc as pb_grpc
 
 from reconciler.adapters.session_server import GrpcSessionServer
 from reconciler.core.objects import ObjectKey
-from reconciler.core.runs import Dispatch, ExecutorId, RunId, RunKey, RunResult, ScriptRef
+from reconciler.core.runs import Dispatch, ExecutorId, Pause, RunId, RunKey, RunResult, ScriptRef
 from reconciler.ports.sessions import ExecutorInfo
 
 T = TypeVar("T")
@@ -59,6 +59,9 @@ class Heard:
 
     def finished(self, executor: ExecutorId, results: Sequence[RunResult]) -> None:
         self.told.append(("finished", executor, tuple(results)))
+
+    def paused(self, executor: ExecutorId, pauses: Sequence[Pause]) -> None:
+        self.told.append(("paused", executor, tuple(pauses)))
 
     def disconnected(self, executor: ExecutorId, reason: str) -> None:
         self.told.append(("disconnected", executor, reason))

@@ -14,10 +14,12 @@ from reconciler.adapters import session_server
 from reconciler.adapters.session_batches import BATCH_BYTES
 from reconciler.adapters.session_server import CHUNK, GrpcSessionServer
 from reconciler.core.runs import (
+    Commit,
     Dispatch,
     ExecutorId,
     LogLine,
     Outcome,
+    Pause,
     RunId,
     RunKey,
     RunResult,
@@ -149,7 +151,8 @@ def test_load_is_asked_for_and_answered():
 
 
 def test_every_outcome_of_the_wire_is_known():
-    assert set(session_server._OUTCOMES) == set(pb.Outcome.values()) - {pb.OUTCOME_UNSPECIFIED}
+    ends = set(pb.Outcome.values()) - {pb.OUTCOME_UNSPECIFIED, pb.OUTCOME_WAITING}
+    assert set(session_server._OUTCOMES) == ends
 
 
 def test_batches_keep_all_runs_in_order_and_below_the_limit():
@@ -353,5 +356,45 @@ def test_artifact_that_is_not_here_is_not_found(digest):
                 grpc.StatusCode.NOT_FOUND,
                 f"no artifact {digest}",
             )
+
+    run(check())
+
+
+def test_a_run_that_waits_is_told_apart_from_those_that_have_ended_and_sent_again():
+    key = RunKey(RunId("r1"), 1, 1)
+
+    async def check() -> None:
+        async with served() as it, it.executor() as executor:
+            name = await executor.connect(credit=5)
+            await until(lambda: "credited" in it.heard.of(name))
+            it.server.send(name, [Dispatch(SCRIPT, ((key, b"{}"),), waited_ms=40)])
+            [script] = (await executor.read()).runs.scripts
+            assert [run.waited_ms for run in script.runs] == [40]
+            write = pb.UpdateDeviceDesired(alias="fan", property="on", bool_value=True, qos=2)
+            commit = pb.Commit(n=3, alias="fan", qos=2, writes=[write], timeout_ms=500)
+            await executor.answer(
+                result(
+                    "r1", outcome=pb.OUTCOME_WAITING, commits=[commit], waited_ms=50, duration_us=7
+                ),
+                result("r2"),
+            )
+            await until(lambda: it.heard.of(name)[-1] == "paused")
+            assert it.heard.told[-2:] == [
+                ("finished", name, (RunResult(key=RunKey(RunId("r2"), 1, 1), outcome=Outcome.SUCCEEDED),)),
+                (
+                    "paused",
+                    name,
+                    (
+                        Pause(
+                            key=key,
+                            commits=(
+                                Commit(3, "fan", 2, (Write("fan", "on", value=True, qos=2),), 500),
+                            ),
+                            waited_ms=50,
+                            duration_us=7,
+                        ),
+                    ),
+                ),
+            ]  # fmt: skip
 
     run(check())

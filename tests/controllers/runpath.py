@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from reconciler.api.script import ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts
+from reconciler.controllers.committing import Commits
 from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.effects import DesiredWriter
@@ -229,6 +230,8 @@ class Rig:
         self.writer = DesiredWriter(
             self.world, self.cluster, clock=self.clock, metrics=self.metrics
         )
+        self.committing = Commits(self.world, self.writer, clock=self.clock, metrics=self.metrics)
+        self.dispatcher.pauses.perform = self.committing.perform
         self.finisher = Finisher(
             self.writer, self.scripts, self.runs, self.clock, self.metrics, self.memory
         )
@@ -383,6 +386,7 @@ class Rig:
             changed(delta)
 
     def _device_changed(self, delta: Delta[Any]) -> None:
+        self.committing.changed(delta.key)
         if delta.new is not None:
             self.writer.caught_up(delta.new)
         record = self.writer.current(delta.key)

@@ -17,7 +17,6 @@ from tests.controllers.runpath import (
     SWITCH,
     Rig,
     finish,
-    ok,
     reported,
     runnable,
     subscription,
@@ -56,7 +55,7 @@ async def wrote(rig: Rig, run: Run, value: str) -> None:
     flight = InFlight(
         run=run, runnable=runnable(run.script, run.uid), executor=ExecutorId("e"), deadline=0.0
     )
-    effects = await rig.writer.perform(flight, ok(run.key, Write("fan", "state", value)))
+    effects = await rig.writer.perform(flight, [Write("fan", "state", value)])
     assert effects.message == ""
     await rig.sync()
 

@@ -24,7 +24,7 @@ from reconciler.core.runs import RunId, Write
 from reconciler.core.store import Entry
 from reconciler.core.twins import DeviceStatusRecord, Layout, decode_device
 from reconciler.errors import ClusterUnavailable, Conflict, Forbidden
-from tests.controllers.runpath import REPOSITORY, SWITCH, Rig, device, finish, flight, ok
+from tests.controllers.runpath import REPOSITORY, SWITCH, Rig, device, finish, flight
 
 
 async def rigged() -> Rig:
@@ -36,7 +36,7 @@ async def rigged() -> Rig:
 
 async def perform(rig: Rig, *writes: Write, run_id: str = "run-1", **parts: object) -> Effects:
     it = flight(run_id, **parts)
-    return await rig.writer.perform(it, ok(it.run.key, *writes))
+    return await rig.writer.perform(it, writes)
 
 
 def state(value: str, *, force: bool = False) -> Write:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 import pytest
 
 from reconciler.api.rollout import RolloutStatus
@@ -13,7 +14,7 @@ from reconciler.controllers.shadowing import ANSWER_SECONDS
 from reconciler.controllers.statuscommits import document
 from reconciler.core.objects import ANNOTATION_ROLLOUT, SCRIPTS, Reference
 from reconciler.core.rollouts import Action
-from reconciler.core.runs import Cause, ExecutorId, Outcome, RunKey, Write
+from reconciler.core.runs import Cause, Commit, ExecutorId, Outcome, Pause, RunKey, Write
 from reconciler.errors import ObjectNotFound, Stalled
 from tests.controllers.runpath import CODE, DHT11, DIGEST, SCRIPT, SWITCH, Rig, finish, ok
 from tests.controllers.test_scripts import answer_all, caught_up, deployed, load, reconciling, told
@@ -352,6 +353,38 @@ def test_a_shadow_that_wants_the_same_is_no_difference() -> None:
             found = await rollout(rig)
             assert (found.runs, found.differing, found.differences) == (1, 0, [])
             assert rig.metric("shadow_runs_total", result="same") == 1
+
+    finish(work())
+
+
+def test_a_shadow_that_commits_is_told_what_the_other_run_was_and_never_waits() -> None:
+    async def work() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor = await begun(rig, SHADOW)
+            await rig.report("20")
+            [(_, first)] = in_flight(rig, executor)
+            wish = ON._replace(qos=2)
+            rig.sessions.pause(
+                executor, Pause(key=first, commits=(Commit(0, "fan", 2, (wish,), 9),))
+            )
+            await rig.clock.advance(1)
+            done = wish._replace(done=True)
+            rig.sessions.answer(executor, ok(first, done))
+            await rig.clock.settle()
+            [(_, shadow)] = in_flight(rig, executor)
+            off = OFF._replace(qos=2)
+            commits = (Commit(0, "fan", 2, (wish,)), Commit(1, "fan", 2, (off,)))
+            rig.sessions.pause(executor, Pause(key=shadow, commits=commits))
+            await rig.clock.settle()
+            [*_, dispatch] = rig.sessions.sent[executor]
+            [(again, activation)] = dispatch.runs
+            told = [(it["n"], it["reached"]) for it in orjson.loads(activation)["replies"]]
+            assert (dispatch.script.file, told) == ("thermostat/2.0.0.js", [(0, 0), (1, 2)])
+            rig.sessions.answer(executor, ok(again, done, off._replace(done=True)))
+            await rig.clock.settle()
+            await caught_up(rig)
+            assert (await rig.desired("state"), (await rollout(rig)).differing) == ("on", 1)
 
     finish(work())
 

@@ -69,6 +69,8 @@ __attribute__((export_name("main"))) result *run(void) {
     if (ended.is_error || temperature.kind != 2) return &ended;
     device_set("heater", 6, "power", 5, 0, temperature.number < 20, 0, &ended);
     if (ended.is_error) return &ended;
-    device_commit("heater", 6, 1, run_now() > 0, &ended);
+    option waits;
+    run_env("waits", 5, &waits);
+    device_commit("heater", 6, waits.is_some ? 2 : 0, run_now() > 0, &ended);
     return &ended;
 }

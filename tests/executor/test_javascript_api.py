@@ -125,9 +125,9 @@ def test_a_value_no_device_can_have_is_refused_when_it_is_set(
 def test_values_arrive_as_they_were_set(runner: asyncio.Runner, value: str, sent: object) -> None:
     source = f"""async function main() {{
       Device.setDeviceStatus('target-device-name', 'p', {value});
-      await Device.commitDevice('target-device-name', 1, {{ force: true }});
+      await Device.commitDevice('target-device-name', 0, {{ force: true }});
     }}"""
-    assert run(runner, source)[0][3] == [["target-device-name", "p", sent, 1, True]]
+    assert run(runner, source)[0][3] == [["target-device-name", "p", sent, 0, True]]
 
 
 def test_what_was_set_but_not_committed_is_dropped_with_a_warning(runner: asyncio.Runner) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scriptops.controller.v1 import controller_pb2 as wire
 
 from executor.model import (
+    Commit,
     Isolation,
     Limits,
     LogLevel,
@@ -48,24 +49,35 @@ SCRIPTS = st.builds(
     isolation=st.sampled_from(Isolation),
     network_allow=st.lists(TEXT, max_size=2).map(tuple),
 )
-RUNS = st.lists(st.builds(RunRequest, KEYS, st.binary(max_size=9)), min_size=1, max_size=3)
+RUNS = st.lists(
+    st.builds(RunRequest, KEYS, st.binary(max_size=9), st.integers(0, 2**32 - 1)),
+    min_size=1,
+    max_size=3,
+)
 WORKS = st.builds(lambda script, runs: Work(script, tuple(runs)), SCRIPTS, RUNS) | st.builds(
     lambda script, key: Work(script, load=key), SCRIPTS, KEYS
 )
 VALUES = TEXT | st.booleans() | st.floats(allow_nan=False)
+WRITES = st.lists(
+    st.builds(Write, TEXT, TEXT, VALUES, st.integers(0, 2), st.booleans(), st.booleans()),
+    max_size=2,
+).map(tuple)
+COMMITS = st.builds(
+    Commit, st.integers(0, 99), TEXT, st.integers(1, 2), WRITES, st.integers(0, 2**32 - 1)
+)
 RESULTS = st.builds(
     RunResult,
     key=KEYS,
-    outcome=st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.WAITING]),
+    outcome=st.sampled_from(Outcome),
     message=TEXT,
     logs=st.lists(st.builds(LogLine, st.sampled_from(LogLevel), TEXT), max_size=2).map(tuple),
-    writes=st.lists(
-        st.builds(Write, TEXT, TEXT, VALUES, st.integers(0, 2), st.booleans()), max_size=2
-    ).map(tuple),
+    writes=WRITES,
     duration_us=st.integers(0, 2**63),
     load=st.booleans(),
     state=st.binary(max_size=9),
     replies=st.binary(max_size=9),
+    commits=st.lists(COMMITS, max_size=2).map(tuple),
+    waited_ms=st.integers(0, 2**32 - 1),
 )
 
 

@@ -3,12 +3,29 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from executor.model import LogLevel, LogLine, Outcome, RunResult, Write
+from executor.model import Commit, LogLevel, LogLine, Outcome, RunResult, Write
 from executor.supervisor import codec
 from executor.worker import frames
 from tests.executor.running import activation, key, runs
 
 GOOD = [1, "", [[3, "careful"]], [["switch", "state", 5, 1, False]], {"count": 2}, []]
+
+COMMIT = {
+    "op": "commit",
+    "n": 1,
+    "alias": "a",
+    "qos": 2,
+    "writes": [["a", "p", 1, 2, False]],
+    "ms": 0,
+}
+
+
+def test_what_a_run_waits_for_is_told_apart_by_who_sees_to_it() -> None:
+    fetch = {"op": "fetch", "n": 0, "url": "https://a.example"}
+    body = orjson.dumps([[11, "", [], [], None, [fetch, COMMIT]]])
+    [result] = codec.results(body, runs(activation()), duration_us=7)
+    assert (result.outcome, result.wanted) == (Outcome.WAITING, (fetch,))
+    assert result.commits == (Commit(1, "a", 2, (Write("a", "p", 1, 2),), 0),)
 
 
 def test_completions_become_results_in_order() -> None:
@@ -48,10 +65,17 @@ def test_completions_become_results_in_order() -> None:
         pytest.param(orjson.dumps([[1, "", [], [["a", "p"]], None, []]]), id="a short write"),
         pytest.param(orjson.dumps([[1, "", [], [], [], []]]), id="a state that is no object"),
         pytest.param(orjson.dumps([[1, "", [], [], None, [{"n": 0}]]]), id="a good run that wants more"),
-        pytest.param(orjson.dumps([[0, "", [], [], None, []]]), id="a run that waits for nothing"),
-        pytest.param(orjson.dumps([[0, "", [], [], None, [{"op": "fetch"}]]]), id="a wanted op without a number"),
-        pytest.param(orjson.dumps([[0, "", [], [], None, [7]]]), id="a wanted op that is no object"),
-        pytest.param(orjson.dumps([[0, "", [], [], None, None]]), id="no list of wanted ops"),
+        pytest.param(orjson.dumps([[11, "", [], [], None, []]]), id="a run that waits for nothing"),
+        pytest.param(orjson.dumps([[11, "", [], [], None, [{"op": "fetch"}]]]), id="a wanted op without a number"),
+        pytest.param(orjson.dumps([[11, "", [], [], None, [7]]]), id="a wanted op that is no object"),
+        pytest.param(orjson.dumps([[11, "", [], [], None, None]]), id="no list of wanted ops"),
+        *(
+            pytest.param(orjson.dumps([[11, "", [], [], None, [COMMIT | parts]]]), id=f"a commit with {parts}")
+            for parts in (
+                {"n": -1}, {"n": True}, {"alias": 7}, {"qos": 0}, {"qos": 3}, {"ms": -1}, {"ms": None}, {"ms": 1.5},
+                {"writes": []}, {"writes": [["b", "p", 1, 1, False]]}, {"writes": [["a", "p", None, 1, False]]}, {"more": 1},
+            )
+        ),
         pytest.param(b'[[1,"\\ud800",[],[],null,[]]]', id="a lone surrogate"),
         pytest.param(b"[" * 100_000, id="deep nesting"),
         pytest.param(b'[[[1],"",[],[],null,[]]]', id="an unhashable outcome"),

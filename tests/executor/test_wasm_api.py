@@ -40,11 +40,50 @@ def test_a_value_read_decides_about_a_value_staged_and_committed() -> None:
     body = f"""
         (drop (call $device_set_number {TARGET} {POWER}
             (f64.add (call $device_number {SENSOR} {TEMPERATURE}) (f64.const 0.5))))
-        (call $device_commit {TARGET} (i32.const 1) (i32.const 1))"""
+        (call $device_commit {TARGET} (i32.const 0) (i32.const 1))"""
     assert run("device_number", "device_set_number", "device_commit", body=body) == [
         *(OK, "", []),
-        *([["target-device-name", "power", 26, 1, True]], None, []),
+        *([["target-device-name", "power", 26, 0, True]], None, []),
     ]
+
+
+def test_a_commit_of_a_quality_ends_the_pass_and_gives_what_was_reached() -> None:
+    body = f"""
+        (drop (call $device_set_number {TARGET} {POWER} (f64.const 1)))
+        (drop (call $device_commit {TARGET} (i32.const 0) (i32.const 0)))
+        (drop (call $device_set_number {TARGET} {POWER} (f64.const 2)))
+        (i32.add (call $device_commit {TARGET} (i32.const 2) (i32.const 0)) (i32.const 40))"""
+    names = ("device_set_number", "device_commit")
+    writes = [
+        ["target-device-name", "power", 1, 0, False],
+        ["target-device-name", "power", 2, 2, False],
+    ]
+    commit = {
+        "op": "commit",
+        "alias": "target-device-name",
+        "qos": 2,
+        "writes": writes,
+        "ms": 0,
+        "n": 0,
+    }
+    assert run(*names, body=body) == [Outcome.WAITING, "", [], [], None, [commit]]
+    reply = {"n": 0, "op": "commit", "ok": True, "reached": 1, "ms": 30}
+    assert run(*names, body=body, replies=[reply])[:2] == [Outcome.FAILED, "main returned 41"]
+    ended = f"{body} (i32.const -41) (i32.add)"
+    assert run(*names, body=ended, replies=[reply])[3] == [[*write, True] for write in writes]
+    refused = {
+        "n": 0,
+        "op": "commit",
+        "ok": False,
+        "code": "Denied",
+        "message": "it is ReadOnly",
+        "ms": 0,
+    }
+    passed_on = body.replace("(i32.const 40)", "(i32.const 0)")
+    assert run(*names, body=passed_on, replies=[refused])[:2] == [
+        *(Outcome.DENIED, "commitDevice target-device-name: it is ReadOnly"),
+    ]
+    assert run(*names, body=passed_on, replies=[refused | {"code": "Failed"}])[0] == Outcome.FAILED
 
 
 @pytest.mark.parametrize(

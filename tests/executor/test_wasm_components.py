@@ -51,11 +51,11 @@ def test_a_component_reads_stages_commits_logs_and_remembers(rule: bytes) -> Non
     first, second = complete(
         rule, measured(17, event={"a": 1}), measured(20.5, state={"ran": "once"})
     )
-    heats = ["heater", "power", True, 1, True]
+    heats = ["heater", "power", True, 0, True]
     assert first == [
         *(Outcome.SUCCEEDED, "", [[LogLevel.INFO, '{"a":1}']], [heats], {"ran": "once"}, []),
     ]
-    stops = ["heater", "power", False, 1, True]
+    stops = ["heater", "power", False, 0, True]
     assert second[3:5] == [[stops], {"ran": "again"}]
 
 
@@ -91,6 +91,24 @@ def test_a_component_waits_for_a_reply_and_is_run_again_with_it(rule: bytes) -> 
     reply = {"n": 0, "ok": True}
     [done] = complete(rule, measured(17, env=env, replies=[reply]))
     assert (done[0], done[2][1]) == (Outcome.SUCCEEDED, [LogLevel.WARN, '{"n":0,"ok":true}'])
+
+
+def test_a_component_waits_for_its_commit_and_has_an_error_where_less_was_reached(
+    rule: bytes,
+) -> None:
+    env = {"waits": "yes"}
+    [waiting] = complete(rule, measured(17, env=env))
+    write = ["heater", "power", True, 2, True]
+    commit = {"op": "commit", "alias": "heater", "qos": 2, "writes": [write], "ms": 0, "n": 0}
+    assert (waiting[0], waiting[5]) == (Outcome.WAITING, [commit])
+    reply = {"n": 0, "op": "commit", "ok": True, "ms": 3}
+    reached, missed = complete(
+        rule,
+        measured(17, env=env, replies=[reply | {"reached": 2}]),
+        measured(17, env=env, replies=[reply | {"reached": 1}]),
+    )
+    assert (reached[0], reached[3]) == (Outcome.SUCCEEDED, [[*write, True]])
+    assert missed[:2] == [Outcome.FAILED, "NotConverged: heater reached 1 of 2"]
 
 
 @pytest.mark.parametrize(

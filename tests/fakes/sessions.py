@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from reconciler.core import session as machine
-from reconciler.core.runs import Dispatch, ExecutorId, Outcome, RunKey, RunResult
+from reconciler.core.runs import Dispatch, ExecutorId, Outcome, Pause, RunKey, RunResult
 from reconciler.errors import PeerProtocolError
 from reconciler.ports.sessions import ExecutorInfo, SessionHandler
 
@@ -69,6 +69,10 @@ class FakeSessionServer:
     def answer(self, executor: ExecutorId, *results: RunResult) -> None:
         self._hear(executor, machine.Results(results))
         self._handler.finished(executor, results)
+
+    def pause(self, executor: ExecutorId, *pauses: Pause) -> None:
+        self._hear(executor, machine.Results((), pauses))
+        self._handler.paused(executor, pauses)
 
     def exit(self, executor: ExecutorId) -> None:
         self._hear(executor, machine.Exit("shutting down"))

@@ -164,12 +164,12 @@ def test_a_request_is_not_sent_and_it_is_said_what_would_send_it(
 
 
 SCRIPT = """\
-function main(event) {
+async function main(event) {
   console.log(JSON.stringify([event, new Date().toISOString(), Deno.env.k, State.get("n")]));
   console.log(Device.getDeviceStatus("temp", "temp"), Math.random() === Math.random());
   State.set("n", (State.get("n") ?? 0) + 1);
   Device.setDeviceStatus("fan", "on", true);
-  Device.commitDevice("fan", 1);
+  await Device.commitDevice("fan", 1);
 }
 """
 

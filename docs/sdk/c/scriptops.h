@@ -80,6 +80,11 @@ static inline int device_commit(const char *alias) {
     return scriptops_device_commit(alias, scriptops_length(alias), 0, 0);
 }
 
+/* Waits until the edge has the values (1) or the device reports them (2); what was reached, or a code. */
+static inline int device_commit_and_wait(const char *alias, int qos) {
+    return scriptops_device_commit(alias, scriptops_length(alias), qos, 0);
+}
+
 static inline void log_info(const char *text) {
     scriptops_log(SCRIPTOPS_INFO, text, scriptops_length(text));
 }

@@ -10,7 +10,7 @@
   const { WARN } = config.levels;
   const {
     FLOOD_FACTOR, LOG_LINES, VALUE_CHARACTERS, PROPERTY_CHARACTERS, MESSAGE_CHARACTERS, KEY_CHARACTERS,
-    REQUEST_CHARACTERS, JSON_DEPTH,
+    REQUEST_CHARACTERS, JSON_DEPTH, TIME_MS,
   } = config.caps;
   const NO_MAIN = "the script has no function main; declare `function main(event) { ... }`";
   const UNHANDLED = "unhandled rejection: ";
@@ -120,19 +120,50 @@
     }
   }
 
+  // A promise of what was reached, where that is waited for.
   function commit(run, alias, qos, options) {
     known((name) => run.write.includes(name), alias, "writable");
     if (qos !== 0 && qos !== 1 && qos !== 2) throw new TypeError("qos is 0, 1 or 2");
+    const { force, timeout } = typeof options === "object" && options !== null ? options : {};
+    if (timeout !== undefined && !(typeof timeout === "number" && timeout > 0 && timeout <= TIME_MS)) {
+      throw new TypeError(`timeout is a number of milliseconds, at most ${TIME_MS}`);
+    }
     const values = run.staged.get(alias);
-    if (values === undefined) return;
     run.staged.delete(alias);
-    const force = typeof options === "object" && options !== null && options.force === true;
-    for (const [property, value] of values) run.writes.push([alias, property, value, qos, force]);
+    for (const [property, value] of values ?? []) {
+      run.writes.push([alias, property, value, qos, force === true]);
+    }
+    if (qos === 0) return undefined;
+    // What waits to be written to this device goes along, so that the order stays.
+    const writes = run.writes.filter((write) => write[0] === alias && !write[5]);
+    if (writes.length === 0) return { reached: qos };
+    const op = { op: "commit", alias, qos, writes, ms: timeout === undefined ? 0 : Math.ceil(timeout) };
+    const n = run.asked;
+    run.asked += 1;
+    const reply = run.replies.find((it) => it.n === n);
+    if (reply === undefined) return wanted(run, { ...op, n });
+    for (const write of writes) write[5] = true;
+    return new Promise((resolve, reject) => {
+      time.set(run, () => {
+        const { ok, reached, code, message } = reply;
+        if (ok === true) resolve(code === undefined ? { reached } : { reached, code, message });
+        else if (code === "Denied") reject(new Denied(`commitDevice ${alias}: ${message}`));
+        else reject(defineProperty(new Error(`commitDevice ${alias}: ${message}`), "code", { value: code }));
+      }, reply.ms, [], false);
+    });
+  }
+
+  // `op` is wanted from the world: its promise stays pending in this pass of the run.
+  function wanted(run, op) {
+    // As if its timer had been set: what comes after has the same numbers then as now.
+    run.timerId += 1;
+    run.wanted.push(op);
+    return new Promise(() => {});
   }
 
   // ---- what a run wants from the world
 
-  // Ask for `op`: plain JSON, `{ op: "fetch", ... }`. A promise of the reply, an object with `n`,
+  // Ask for the request `op`: plain JSON, `{ op: "fetch", ... }`. A promise of the reply, an object with `n`,
   // `ok` and, when not ok, `code` and `message`; it rejects, with Denied, only when the place is not
   // one that the script may ask.
   //
@@ -144,9 +175,10 @@
   function ask(run, op) {
     if (run.over) throw new Error("the run is over");
     if (!(run.fetches > 0)) throw new Denied("this script may not fetch; its manifest grants it places with spec.network.allow");
-    if (!(run.asked < run.fetches)) throw new Denied(`a run may fetch at most ${run.fetches} times; spec.limits.fetches says so`);
+    if (!(run.fetched < run.fetches)) throw new Denied(`a run may fetch at most ${run.fetches} times; spec.limits.fetches says so`);
     const n = run.asked;
     run.asked += 1;
+    run.fetched += 1;
     const reply = run.replies.find((known) => known.n === n);
     if (reply !== undefined) {
       return new Promise((resolve, reject) => {
@@ -157,16 +189,13 @@
         time.set(run, settle, reply.ms, [], false);
       });
     }
-    // As if its timer had been set: what comes after has the same numbers then as now.
-    run.timerId += 1;
     // What is sent is this text, whatever the objects in it would say when they are asked again.
     const text = portable(stringify({ ...op, n }), "a request");
     const { length } = text;
     if (length > REQUEST_CHARACTERS) {
       throw new Denied(`a request of ${length} characters is too large; at most ${REQUEST_CHARACTERS} are sent`);
     }
-    run.wanted.push(parse(text));
-    return new Promise(() => {});
+    return wanted(run, parse(text));
   }
 
   // ---- what a script remembers from run to run, as JSON text by key
@@ -287,7 +316,7 @@
       commitDevice: (run) => async (alias, qos = 0, options = undefined) => {
         if (run.over) throw new Error("the run is over");
         try {
-          commit(run, alias, qos, options);
+          return await commit(run, alias, qos, options);
         } catch (error) {
           // The script may not look at the promise; the log says it in any case.
           warn(run, `commitDevice: ${error.message}`);
@@ -348,7 +377,7 @@
       script, outcome: 0, message: "", logs: [], writes: [], read: activation.read,
       write: activation.write, staged: new Map(), sets: 0, printed: 0, flooded: false,
       truncated: "", warned: 0, over: false, limit: limits.writes, output: limits.output,
-      replies: activation.replies ?? [], wanted: [], asked: 0, fetches: limits.fetches,
+      replies: activation.replies ?? [], wanted: [], asked: 0, fetched: 0, fetches: limits.fetches,
       before: activation.state ?? {}, state: undefined, stateBytes: 2, stateLimit: limits.state,
       id: activation.run ?? "", env: activation.env, now: activation.now, seed: activation.seed,
       faulted: false, rejected: [], made: {}, done: undefined, elapsed: 0, timers: [], timersSet: 0, timerId: 0,
@@ -483,8 +512,9 @@
       run.outcome = FAILED;
       run.message = UNSETTLED;
     }
-    for (const { op, url } of run.wanted) {
-      warn(run, `${op} ${String(url).slice(0, PROPERTY_CHARACTERS)} was not awaited, so it was not sent`);
+    for (const { op, url, alias } of run.wanted) {
+      if (op === "commit") warn(run, `commitDevice ${alias} was not awaited, so it is written and not waited for`);
+      else warn(run, `${op} ${String(url).slice(0, PROPERTY_CHARACTERS)} was not awaited, so it was not sent`);
     }
     if (run.truncated !== "") warn(run, `output over ${run.truncated} was dropped`);
     if (run.outcome !== SUCCEEDED) return [run.outcome, run.message, run.logs, [], stateOf(run), []];

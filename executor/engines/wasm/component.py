@@ -22,7 +22,7 @@ from executor.engines.wasm.native import (
     about_memory,
     configuration,
 )
-from executor.engines.wasm.run import DENIED, INVALID, Ended, Refused, Run
+from executor.engines.wasm.run import DENIED, FAILED, INVALID, Ended, Refused, Run
 from executor.model import LogLevel, Outcome
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def _set(run: Run, alias: str, name: str, value: object) -> None:
 
 
 def _commit(run: Run, alias: str, qos: int, force: object) -> None:
-    run.commit(alias, qos, force=bool(force))
+    reached = run.commit(alias, qos, force=bool(force))
+    if reached < qos:
+        raise Refused(FAILED, f"NotConverged: {alias} reached {reached} of {qos}")
 
 
 def _state_get(run: Run, key: str) -> str | None:

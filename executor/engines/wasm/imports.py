@@ -119,8 +119,7 @@ def _set_string(
 
 
 def _commit(run: Run, memory: Memory, alias: int, long: int, qos: int, force: int) -> int:
-    run.commit(_text(memory, alias, long), qos, force=force != 0)
-    return 0
+    return run.commit(_text(memory, alias, long), qos, force=force != 0)
 
 
 # env, event, log, clock, randomness

@@ -26,6 +26,8 @@ DENIED: Final = -2
 """The Script's manifest or limits do not permit it."""
 INVALID: Final = -3
 """It cannot be that: no UTF-8, no finite number, too long, an unknown code."""
+FAILED: Final = -4
+"""The world did not do it."""
 
 _EXACT: Final = 2.0**53
 
@@ -61,7 +63,7 @@ class Run:
         self._replies = activation.get("replies", ())
         self._limits = limits
         self._logs: list[tuple[int, str]] = []
-        self._writes: list[tuple[str, str, object, int, bool]] = []
+        self._writes: list[list[object]] = []
         self._staged: dict[str, dict[str, object]] = {}
         self._sets = 0
         self._printed = 0
@@ -99,12 +101,27 @@ class Run:
             raise Refused(DENIED, f"a run may stage at most {most} writes")
         self._staged.setdefault(alias, {})[name] = value
 
-    def commit(self, alias: str, qos: int, *, force: bool) -> None:
+    def commit(self, alias: str, qos: int, *, force: bool) -> int:
+        """What was reached; with more than 0 it ends this pass of the run until that is known."""
         self._judge_writable(alias)
         if qos > 2:
             raise Refused(INVALID, "qos is 0, 1 or 2")
         for name, value in self._staged.pop(alias, {}).items():
-            self._writes.append((alias, name, value, qos, force))
+            self._writes.append([alias, name, value, qos, force])
+        if qos == 0:
+            return 0
+        # What waits to be written to this device goes along, so that the order stays.
+        writes = [it for it in self._writes if it[0] == alias and len(it) == _UNDONE]
+        if not writes:
+            return qos
+        op = {"op": "commit", "alias": alias, "qos": qos, "writes": writes, "ms": 0}
+        reply = self._answer(self._number(op))
+        for write in writes:
+            write.append(True)
+        if reply["ok"] is not True:
+            told = f"commitDevice {_short(alias)}: {reply.get('message')}"
+            raise Refused(DENIED if reply.get("code") == "Denied" else FAILED, told)
+        return int(str(reply["reached"]))
 
     def _judge_writable(self, alias: str) -> None:
         if alias not in self.write:
@@ -216,23 +233,29 @@ class Run:
         if most == 0:
             grant = "its manifest grants it places with spec.network.allow"
             raise Refused(DENIED, f"this script may not fetch; {grant}")
-        number = len(self._asked)
-        if number >= most:
+        if sum(op["op"] == "fetch" for op in self._asked) >= most:
             told = f"a run may fetch at most {most} times"
             raise Refused(DENIED, f"{told}; spec.limits.fetches says so")
-        wanted = {**request, "op": "fetch", "n": number}
+        wanted = {**request, "op": "fetch", "n": len(self._asked)}
         length = len(orjson.dumps(wanted))
         if length > ops.REQUEST_CHARACTERS:
             most = ops.REQUEST_CHARACTERS
             told = f"a request of {length} characters is too large"
             raise Refused(DENIED, f"{told}; at most {most} are sent")
-        self._asked.append(wanted)
-        return number
+        return self._number(wanted)
 
     def reply(self, number: int) -> Mapping[str, object]:
         """What the world answered; ends this pass of the run when it has not been asked yet."""
-        if number >= len(self._asked):
+        if number >= len(self._asked) or self._asked[number]["op"] != "fetch":
             raise Refused(ABSENT, f"there is no fetch {number}")
+        return self._answer(number)
+
+    def _number(self, op: dict[str, object]) -> int:
+        op["n"] = len(self._asked)
+        self._asked.append(op)
+        return len(self._asked) - 1
+
+    def _answer(self, number: int) -> Mapping[str, object]:
         for reply in self._replies:
             if reply["n"] == number:
                 return reply  # type: ignore[no-any-return]  # JSON objects, judged by their sender
@@ -266,6 +289,8 @@ class Run:
 
 
 _LEVELS: Final = frozenset(LogLevel)
+# Fields of a write that nobody has performed; one more says that it is done.
+_UNDONE: Final = 5
 
 
 def _record(value: object) -> dict[str, Any]:

@@ -120,6 +120,7 @@ export class Device {
     return rawSetString(at(this.alias), this.alias.byteLength, at(key), key.byteLength, at(text), text.byteLength);
   }
 
+  /** 0, or with a qos of 1 or 2, after a wait, what was reached; negative is a code. */
   commit(qos: i32 = 0, force: bool = false): i32 {
     return rawCommit(at(this.alias), this.alias.byteLength, qos, force);
   }

@@ -201,6 +201,12 @@ impl Device<'_> {
         self.commit_with(0, false)
     }
 
+    /// Wait until the edge has the values (1) or the device reports them (2); what was reached.
+    pub fn commit_and_wait(self, qos: u8) -> Result<u8> {
+        judged(unsafe { raw::device_commit(self.0.as_ptr(), self.0.len(), qos as i32, 0) })
+            .map(|reached| reached.unwrap_or(0) as u8)
+    }
+
     /// As `commit`, with a quality of 0 to 2; `force` writes values that are there already too.
     pub fn commit_with(self, qos: u8, force: bool) -> Result {
         done(unsafe {

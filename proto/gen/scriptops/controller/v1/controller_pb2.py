@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(scriptops/controller/v1/controller.proto\x12\x17scriptops.controller.v1\"\xfd\x01\n\rClientMessage\x12\x33\n\x07\x63onnect\x18\x01 \x01(\x0b\x32 .scriptops.controller.v1.ConnectH\x00\x12\x35\n\x08\x63ontinue\x18\x02 \x01(\x0b\x32!.scriptops.controller.v1.ContinueH\x00\x12@\n\x07results\x18\x03 \x01(\x0b\x32-.scriptops.controller.v1.UpdateScriptStatusesH\x00\x12\x33\n\x04\x65xit\x18\x04 \x01(\x0b\x32#.scriptops.controller.v1.ClientExitH\x00\x42\t\n\x07message\"\xbd\x01\n\rServerMessage\x12\x37\n\tconnected\x18\x01 \x01(\x0b\x32\".scriptops.controller.v1.ConnectedH\x00\x12\x33\n\x04runs\x18\x02 \x01(\x0b\x32#.scriptops.controller.v1.RunScriptsH\x00\x12\x33\n\x04\x65xit\x18\x03 \x01(\x0b\x32#.scriptops.controller.v1.ServerExitH\x00\x42\t\n\x07message\"C\n\x07\x43onnect\x12\x38\n\x0b\x63lient_info\x18\x01 \x01(\x0b\x32#.scriptops.controller.v1.ClientInfo\"\xda\x01\n\nClientInfo\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x39\n\x0cscript_types\x18\x03 \x03(\x0e\x32#.scriptops.controller.v1.ScriptType\x12\x41\n\x07\x65ngines\x18\x04 \x03(\x0b\x32\x30.scriptops.controller.v1.ClientInfo.EnginesEntry\x1a.\n\x0c\x45nginesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\tConnected\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\"\x1a\n\x08\x43ontinue\x12\x0e\n\x06\x63redit\x18\x01 \x01(\r\"A\n\nRunScripts\x12\x33\n\x07scripts\x18\x01 \x03(\x0b\x32\".scriptops.controller.v1.RunScript\"k\n\tRunScript\x12\x32\n\x06script\x18\x01 \x01(\x0b\x32\".scriptops.controller.v1.ScriptRef\x12*\n\x04runs\x18\x02 \x03(\x0b\x32\x1c.scriptops.controller.v1.Run\"\xab\x02\n\tScriptRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x31\n\x04type\x18\x04 \x01(\x0e\x32#.scriptops.controller.v1.ScriptType\x12\x0c\n\x04\x66ile\x18\x05 \x01(\t\x12/\n\x06limits\x18\x06 \x01(\x0b\x32\x1f.scriptops.controller.v1.Limits\x12-\n\x04load\x18\x07 \x01(\x0b\x32\x1f.scriptops.controller.v1.RunKey\x12\x35\n\tisolation\x18\x08 \x01(\x0e\x32\".scriptops.controller.v1.Isolation\x12\x15\n\rnetwork_allow\x18\t \x03(\t\"\xa4\x01\n\x06Limits\x12\x14\n\x0cwall_time_ms\x18\x01 \x01(\r\x12\x14\n\x0coutput_bytes\x18\x02 \x01(\r\x12\x0e\n\x06writes\x18\x03 \x01(\r\x12\x12\n\nheap_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x66\x65tches\x18\x05 \x01(\r\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\r\x12\x13\n\x0b\x63pu_time_ms\x18\x07 \x01(\r\x12\x0f\n\x07wait_ms\x18\x08 \x01(\r\"8\n\x06RunKey\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"G\n\x03Run\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.scriptops.controller.v1.RunKey\x12\x12\n\nactivation\x18\x02 \x01(\x0c\"T\n\x14UpdateScriptStatuses\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.scriptops.controller.v1.UpdateScriptStatus\"\xb7\x02\n\x12UpdateScriptStatus\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.scriptops.controller.v1.RunKey\x12\x31\n\x07outcome\x18\x02 \x01(\x0e\x32 .scriptops.controller.v1.Outcome\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\x04logs\x18\x04 \x03(\x0b\x32 .scriptops.controller.v1.LogLine\x12<\n\x06writes\x18\x05 \x03(\x0b\x32,.scriptops.controller.v1.UpdateDeviceDesired\x12\x13\n\x0b\x64uration_us\x18\x06 \x01(\x04\x12\x0c\n\x04load\x18\x07 \x01(\x08\x12\r\n\x05state\x18\x08 \x01(\x0c\x12\x0f\n\x07replies\x18\t \x01(\x0c\"I\n\x07LogLine\x12\x30\n\x05level\x18\x01 \x01(\x0e\x32!.scriptops.controller.v1.LogLevel\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xa1\x01\n\x13UpdateDeviceDesired\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x10\n\x08property\x18\x02 \x01(\t\x12\x16\n\x0cstring_value\x18\x03 \x01(\tH\x00\x12\x16\n\x0cnumber_value\x18\x04 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x05 \x01(\x08H\x00\x12\x0b\n\x03qos\x18\x06 \x01(\r\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x42\x07\n\x05value\"\x1c\n\nClientExit\x12\x0e\n\x06reason\x18\x01 \x01(\t\"8\n\nServerExit\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1a\n\x12reconnect_after_ms\x18\x02 \x01(\r\"&\n\x14\x46\x65tchArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"&\n\x15\x46\x65tchArtifactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*S\n\nScriptType\x12\x1b\n\x17SCRIPT_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCRIPT_TYPE_JS\x10\x01\x12\x14\n\x10SCRIPT_TYPE_WASM\x10\x02*<\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x14\n\x10ISOLATION_STRICT\x10\x01*\x90\x02\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x03\x12\x19\n\x15OUTCOME_OUT_OF_MEMORY\x10\x04\x12\x1c\n\x18OUTCOME_OUTPUT_TOO_LARGE\x10\x05\x12\x12\n\x0eOUTCOME_DENIED\x10\x06\x12\x13\n\x0fOUTCOME_CRASHED\x10\x07\x12\x17\n\x13OUTCOME_LOAD_FAILED\x10\x08\x12\x17\n\x13OUTCOME_UNAVAILABLE\x10\t\x12\x16\n\x12OUTCOME_CRASH_LOOP\x10\n*w\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x12\n\x0eLOG_LEVEL_WARN\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x32\xe0\x01\n\x11\x43ontrollerService\x12Y\n\x03Run\x12&.scriptops.controller.v1.ClientMessage\x1a&.scriptops.controller.v1.ServerMessage(\x01\x30\x01\x12p\n\rFetchArtifact\x12-.scriptops.controller.v1.FetchArtifactRequest\x1a..scriptops.controller.v1.FetchArtifactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(scriptops/controller/v1/controller.proto\x12\x17scriptops.controller.v1\"\xfd\x01\n\rClientMessage\x12\x33\n\x07\x63onnect\x18\x01 \x01(\x0b\x32 .scriptops.controller.v1.ConnectH\x00\x12\x35\n\x08\x63ontinue\x18\x02 \x01(\x0b\x32!.scriptops.controller.v1.ContinueH\x00\x12@\n\x07results\x18\x03 \x01(\x0b\x32-.scriptops.controller.v1.UpdateScriptStatusesH\x00\x12\x33\n\x04\x65xit\x18\x04 \x01(\x0b\x32#.scriptops.controller.v1.ClientExitH\x00\x42\t\n\x07message\"\xbd\x01\n\rServerMessage\x12\x37\n\tconnected\x18\x01 \x01(\x0b\x32\".scriptops.controller.v1.ConnectedH\x00\x12\x33\n\x04runs\x18\x02 \x01(\x0b\x32#.scriptops.controller.v1.RunScriptsH\x00\x12\x33\n\x04\x65xit\x18\x03 \x01(\x0b\x32#.scriptops.controller.v1.ServerExitH\x00\x42\t\n\x07message\"C\n\x07\x43onnect\x12\x38\n\x0b\x63lient_info\x18\x01 \x01(\x0b\x32#.scriptops.controller.v1.ClientInfo\"\xda\x01\n\nClientInfo\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x39\n\x0cscript_types\x18\x03 \x03(\x0e\x32#.scriptops.controller.v1.ScriptType\x12\x41\n\x07\x65ngines\x18\x04 \x03(\x0b\x32\x30.scriptops.controller.v1.ClientInfo.EnginesEntry\x1a.\n\x0c\x45nginesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\tConnected\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\"\x1a\n\x08\x43ontinue\x12\x0e\n\x06\x63redit\x18\x01 \x01(\r\"A\n\nRunScripts\x12\x33\n\x07scripts\x18\x01 \x03(\x0b\x32\".scriptops.controller.v1.RunScript\"k\n\tRunScript\x12\x32\n\x06script\x18\x01 \x01(\x0b\x32\".scriptops.controller.v1.ScriptRef\x12*\n\x04runs\x18\x02 \x03(\x0b\x32\x1c.scriptops.controller.v1.Run\"\xab\x02\n\tScriptRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x31\n\x04type\x18\x04 \x01(\x0e\x32#.scriptops.controller.v1.ScriptType\x12\x0c\n\x04\x66ile\x18\x05 \x01(\t\x12/\n\x06limits\x18\x06 \x01(\x0b\x32\x1f.scriptops.controller.v1.Limits\x12-\n\x04load\x18\x07 \x01(\x0b\x32\x1f.scriptops.controller.v1.RunKey\x12\x35\n\tisolation\x18\x08 \x01(\x0e\x32\".scriptops.controller.v1.Isolation\x12\x15\n\rnetwork_allow\x18\t \x03(\t\"\xa4\x01\n\x06Limits\x12\x14\n\x0cwall_time_ms\x18\x01 \x01(\r\x12\x14\n\x0coutput_bytes\x18\x02 \x01(\r\x12\x0e\n\x06writes\x18\x03 \x01(\r\x12\x12\n\nheap_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x66\x65tches\x18\x05 \x01(\r\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\r\x12\x13\n\x0b\x63pu_time_ms\x18\x07 \x01(\r\x12\x0f\n\x07wait_ms\x18\x08 \x01(\r\"8\n\x06RunKey\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"Z\n\x03Run\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.scriptops.controller.v1.RunKey\x12\x12\n\nactivation\x18\x02 \x01(\x0c\x12\x11\n\twaited_ms\x18\x03 \x01(\r\"T\n\x14UpdateScriptStatuses\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.scriptops.controller.v1.UpdateScriptStatus\"\xfc\x02\n\x12UpdateScriptStatus\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.scriptops.controller.v1.RunKey\x12\x31\n\x07outcome\x18\x02 \x01(\x0e\x32 .scriptops.controller.v1.Outcome\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\x04logs\x18\x04 \x03(\x0b\x32 .scriptops.controller.v1.LogLine\x12<\n\x06writes\x18\x05 \x03(\x0b\x32,.scriptops.controller.v1.UpdateDeviceDesired\x12\x13\n\x0b\x64uration_us\x18\x06 \x01(\x04\x12\x0c\n\x04load\x18\x07 \x01(\x08\x12\r\n\x05state\x18\x08 \x01(\x0c\x12\x0f\n\x07replies\x18\t \x01(\x0c\x12\x30\n\x07\x63ommits\x18\n \x03(\x0b\x32\x1f.scriptops.controller.v1.Commit\x12\x11\n\twaited_ms\x18\x0b \x01(\r\"\x81\x01\n\x06\x43ommit\x12\t\n\x01n\x18\x01 \x01(\r\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0b\n\x03qos\x18\x03 \x01(\r\x12<\n\x06writes\x18\x04 \x03(\x0b\x32,.scriptops.controller.v1.UpdateDeviceDesired\x12\x12\n\ntimeout_ms\x18\x05 \x01(\r\"I\n\x07LogLine\x12\x30\n\x05level\x18\x01 \x01(\x0e\x32!.scriptops.controller.v1.LogLevel\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xaf\x01\n\x13UpdateDeviceDesired\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x10\n\x08property\x18\x02 \x01(\t\x12\x16\n\x0cstring_value\x18\x03 \x01(\tH\x00\x12\x16\n\x0cnumber_value\x18\x04 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x05 \x01(\x08H\x00\x12\x0b\n\x03qos\x18\x06 \x01(\r\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x0c\n\x04\x64one\x18\x08 \x01(\x08\x42\x07\n\x05value\"\x1c\n\nClientExit\x12\x0e\n\x06reason\x18\x01 \x01(\t\"8\n\nServerExit\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1a\n\x12reconnect_after_ms\x18\x02 \x01(\r\"&\n\x14\x46\x65tchArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"&\n\x15\x46\x65tchArtifactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*S\n\nScriptType\x12\x1b\n\x17SCRIPT_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCRIPT_TYPE_JS\x10\x01\x12\x14\n\x10SCRIPT_TYPE_WASM\x10\x02*<\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x14\n\x10ISOLATION_STRICT\x10\x01*\xa5\x02\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x03\x12\x19\n\x15OUTCOME_OUT_OF_MEMORY\x10\x04\x12\x1c\n\x18OUTCOME_OUTPUT_TOO_LARGE\x10\x05\x12\x12\n\x0eOUTCOME_DENIED\x10\x06\x12\x13\n\x0fOUTCOME_CRASHED\x10\x07\x12\x17\n\x13OUTCOME_LOAD_FAILED\x10\x08\x12\x17\n\x13OUTCOME_UNAVAILABLE\x10\t\x12\x16\n\x12OUTCOME_CRASH_LOOP\x10\n\x12\x13\n\x0fOUTCOME_WAITING\x10\x0b*w\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x12\n\x0eLOG_LEVEL_WARN\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x32\xe0\x01\n\x11\x43ontrollerService\x12Y\n\x03Run\x12&.scriptops.controller.v1.ClientMessage\x1a&.scriptops.controller.v1.ServerMessage(\x01\x30\x01\x12p\n\rFetchArtifact\x12-.scriptops.controller.v1.FetchArtifactRequest\x1a..scriptops.controller.v1.FetchArtifactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLIENTINFO_ENGINESENTRY']._loaded_options = None
   _globals['_CLIENTINFO_ENGINESENTRY']._serialized_options = b'8\001'
-  _globals['_SCRIPTTYPE']._serialized_start=2452
-  _globals['_SCRIPTTYPE']._serialized_end=2535
-  _globals['_ISOLATION']._serialized_start=2537
-  _globals['_ISOLATION']._serialized_end=2597
-  _globals['_OUTCOME']._serialized_start=2600
-  _globals['_OUTCOME']._serialized_end=2872
-  _globals['_LOGLEVEL']._serialized_start=2874
-  _globals['_LOGLEVEL']._serialized_end=2993
+  _globals['_SCRIPTTYPE']._serialized_start=2686
+  _globals['_SCRIPTTYPE']._serialized_end=2769
+  _globals['_ISOLATION']._serialized_start=2771
+  _globals['_ISOLATION']._serialized_end=2831
+  _globals['_OUTCOME']._serialized_start=2834
+  _globals['_OUTCOME']._serialized_end=3127
+  _globals['_LOGLEVEL']._serialized_start=3129
+  _globals['_LOGLEVEL']._serialized_end=3248
   _globals['_CLIENTMESSAGE']._serialized_start=70
   _globals['_CLIENTMESSAGE']._serialized_end=323
   _globals['_SERVERMESSAGE']._serialized_start=326
@@ -66,23 +66,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNKEY']._serialized_start=1514
   _globals['_RUNKEY']._serialized_end=1570
   _globals['_RUN']._serialized_start=1572
-  _globals['_RUN']._serialized_end=1643
-  _globals['_UPDATESCRIPTSTATUSES']._serialized_start=1645
-  _globals['_UPDATESCRIPTSTATUSES']._serialized_end=1729
-  _globals['_UPDATESCRIPTSTATUS']._serialized_start=1732
-  _globals['_UPDATESCRIPTSTATUS']._serialized_end=2043
-  _globals['_LOGLINE']._serialized_start=2045
-  _globals['_LOGLINE']._serialized_end=2118
-  _globals['_UPDATEDEVICEDESIRED']._serialized_start=2121
-  _globals['_UPDATEDEVICEDESIRED']._serialized_end=2282
-  _globals['_CLIENTEXIT']._serialized_start=2284
-  _globals['_CLIENTEXIT']._serialized_end=2312
-  _globals['_SERVEREXIT']._serialized_start=2314
-  _globals['_SERVEREXIT']._serialized_end=2370
-  _globals['_FETCHARTIFACTREQUEST']._serialized_start=2372
-  _globals['_FETCHARTIFACTREQUEST']._serialized_end=2410
-  _globals['_FETCHARTIFACTRESPONSE']._serialized_start=2412
-  _globals['_FETCHARTIFACTRESPONSE']._serialized_end=2450
-  _globals['_CONTROLLERSERVICE']._serialized_start=2996
-  _globals['_CONTROLLERSERVICE']._serialized_end=3220
+  _globals['_RUN']._serialized_end=1662
+  _globals['_UPDATESCRIPTSTATUSES']._serialized_start=1664
+  _globals['_UPDATESCRIPTSTATUSES']._serialized_end=1748
+  _globals['_UPDATESCRIPTSTATUS']._serialized_start=1751
+  _globals['_UPDATESCRIPTSTATUS']._serialized_end=2131
+  _globals['_COMMIT']._serialized_start=2134
+  _globals['_COMMIT']._serialized_end=2263
+  _globals['_LOGLINE']._serialized_start=2265
+  _globals['_LOGLINE']._serialized_end=2338
+  _globals['_UPDATEDEVICEDESIRED']._serialized_start=2341
+  _globals['_UPDATEDEVICEDESIRED']._serialized_end=2516
+  _globals['_CLIENTEXIT']._serialized_start=2518
+  _globals['_CLIENTEXIT']._serialized_end=2546
+  _globals['_SERVEREXIT']._serialized_start=2548
+  _globals['_SERVEREXIT']._serialized_end=2604
+  _globals['_FETCHARTIFACTREQUEST']._serialized_start=2606
+  _globals['_FETCHARTIFACTREQUEST']._serialized_end=2644
+  _globals['_FETCHARTIFACTRESPONSE']._serialized_start=2646
+  _globals['_FETCHARTIFACTRESPONSE']._serialized_end=2684
+  _globals['_CONTROLLERSERVICE']._serialized_start=3251
+  _globals['_CONTROLLERSERVICE']._serialized_end=3475
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_LOAD_FAILED: _ClassVar[Outcome]
     OUTCOME_UNAVAILABLE: _ClassVar[Outcome]
     OUTCOME_CRASH_LOOP: _ClassVar[Outcome]
+    OUTCOME_WAITING: _ClassVar[Outcome]
 
 class LogLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ OUTCOME_CRASHED: Outcome
 OUTCOME_LOAD_FAILED: Outcome
 OUTCOME_UNAVAILABLE: Outcome
 OUTCOME_CRASH_LOOP: Outcome
+OUTCOME_WAITING: Outcome
 LOG_LEVEL_UNSPECIFIED: LogLevel
 LOG_LEVEL_DEBUG: LogLevel
 LOG_LEVEL_INFO: LogLevel
@@ -186,12 +188,14 @@ class RunKey(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("key", "activation")
+    __slots__ = ("key", "activation", "waited_ms")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    WAITED_MS_FIELD_NUMBER: _ClassVar[int]
     key: RunKey
     activation: bytes
-    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., activation: _Optional[bytes] = ...) -> None: ...
+    waited_ms: int
+    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., activation: _Optional[bytes] = ..., waited_ms: _Optional[int] = ...) -> None: ...
 
 class UpdateScriptStatuses(_message.Message):
     __slots__ = ("results",)
@@ -200,7 +204,7 @@ class UpdateScriptStatuses(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[UpdateScriptStatus, _Mapping]]] = ...) -> None: ...
 
 class UpdateScriptStatus(_message.Message):
-    __slots__ = ("key", "outcome", "message", "logs", "writes", "duration_us", "load", "state", "replies")
+    __slots__ = ("key", "outcome", "message", "logs", "writes", "duration_us", "load", "state", "replies", "commits", "waited_ms")
     KEY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +214,8 @@ class UpdateScriptStatus(_message.Message):
     LOAD_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REPLIES_FIELD_NUMBER: _ClassVar[int]
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    WAITED_MS_FIELD_NUMBER: _ClassVar[int]
     key: RunKey
     outcome: Outcome
     message: str
@@ -219,7 +225,23 @@ class UpdateScriptStatus(_message.Message):
     load: bool
     state: bytes
     replies: bytes
-    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., logs: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[UpdateDeviceDesired, _Mapping]]] = ..., duration_us: _Optional[int] = ..., load: _Optional[bool] = ..., state: _Optional[bytes] = ..., replies: _Optional[bytes] = ...) -> None: ...
+    commits: _containers.RepeatedCompositeFieldContainer[Commit]
+    waited_ms: int
+    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., logs: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[UpdateDeviceDesired, _Mapping]]] = ..., duration_us: _Optional[int] = ..., load: _Optional[bool] = ..., state: _Optional[bytes] = ..., replies: _Optional[bytes] = ..., commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., waited_ms: _Optional[int] = ...) -> None: ...
+
+class Commit(_message.Message):
+    __slots__ = ("n", "alias", "qos", "writes", "timeout_ms")
+    N_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    QOS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    n: int
+    alias: str
+    qos: int
+    writes: _containers.RepeatedCompositeFieldContainer[UpdateDeviceDesired]
+    timeout_ms: int
+    def __init__(self, n: _Optional[int] = ..., alias: _Optional[str] = ..., qos: _Optional[int] = ..., writes: _Optional[_Iterable[_Union[UpdateDeviceDesired, _Mapping]]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("level", "text")
@@ -230,7 +252,7 @@ class LogLine(_message.Message):
     def __init__(self, level: _Optional[_Union[LogLevel, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class UpdateDeviceDesired(_message.Message):
-    __slots__ = ("alias", "property", "string_value", "number_value", "bool_value", "qos", "force")
+    __slots__ = ("alias", "property", "string_value", "number_value", "bool_value", "qos", "force", "done")
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     PROPERTY_FIELD_NUMBER: _ClassVar[int]
     STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +260,7 @@ class UpdateDeviceDesired(_message.Message):
     BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
     QOS_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
     alias: str
     property: str
     string_value: str
@@ -245,7 +268,8 @@ class UpdateDeviceDesired(_message.Message):
     bool_value: bool
     qos: int
     force: bool
-    def __init__(self, alias: _Optional[str] = ..., property: _Optional[str] = ..., string_value: _Optional[str] = ..., number_value: _Optional[float] = ..., bool_value: _Optional[bool] = ..., qos: _Optional[int] = ..., force: _Optional[bool] = ...) -> None: ...
+    done: bool
+    def __init__(self, alias: _Optional[str] = ..., property: _Optional[str] = ..., string_value: _Optional[str] = ..., number_value: _Optional[float] = ..., bool_value: _Optional[bool] = ..., qos: _Optional[int] = ..., force: _Optional[bool] = ..., done: _Optional[bool] = ...) -> None: ...
 
 class ClientExit(_message.Message):
     __slots__ = ("reason",)
