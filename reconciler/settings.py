@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from reconciler.api.meta import DNS_LABEL, Namespace
 from reconciler.api.script import Place
 from reconciler.core import chains
+from reconciler.core.leases import USUAL
 from reconciler.core.pacing import REQUESTS
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -103,6 +104,8 @@ DEFAULT_MQTT = Address("127.0.0.1", 1883)
 # Enough to hold the run that somebody asks about; 1,000 Scripts are about 12 MB on disk.
 DEFAULT_RECORDINGS = 20
 MOST_RECORDINGS = 10_000
+# A replica that leads them all writes as many leases every two seconds.
+MOST_SHARDS = 64
 DEFAULT_WEB = Address("0.0.0.0", 8000)  # noqa: S104 - what is not public is served to loopback only
 
 
@@ -150,6 +153,9 @@ class Settings(BaseModel):
     `chain_depth` is how many runs that set each other off a run may follow, `chain_runs` how many
     of one such chain may be in a minute.
     `audit` writes runs and commits of statuses to a log as text, too.
+    `leases` is the namespace of a Kubernetes cluster where controllers that share the work say who
+    leads which of `shards`, the same for all of them; a leader that is gone is replaced after
+    `lease_seconds`, and `advertise` is the URL by which the others reach our web address.
     `recordings` are runs of each Script that can be replayed; 0 records none. `kube_api_qps` and
     `kube_api_burst` bound what is asked of the API server, watches apart.
     """
@@ -181,6 +187,10 @@ class Settings(BaseModel):
     register_config: Path | None = None
     register_keys: tuple[Path, ...] = ()
     network: tuple[Place, ...] = ()
+    leases: Namespace | None = None
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] = 1
+    lease_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = USUAL.lease
+    advertise: str | None = None
     recordings: Annotated[int, Field(ge=0, le=MOST_RECORDINGS)] = DEFAULT_RECORDINGS
     chain_depth: Annotated[int, Field(ge=1, le=1_000)] = chains.DEFAULT_LIMITS.depth
     chain_runs: Annotated[int, Field(ge=1, le=1_000_000)] = chains.DEFAULT_LIMITS.runs

@@ -14,6 +14,7 @@ from reconciler.api.meta import DNS_LABEL
 from reconciler.api.script import Place
 from reconciler.settings import (
     MOST_RECORDINGS,
+    MOST_SHARDS,
     ClusterKind,
     LogFormat,
     LogLevel,
@@ -295,6 +296,35 @@ Recordings = Annotated[
         min=0,
         max=MOST_RECORDINGS,
         help="Runs of each Script that are kept for scriptops replay; 0 keeps none.",
+    ),
+]
+Leases = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMESPACE",
+        help="Share the work with the other controllers that keep Leases in this namespace.",
+    ),
+]
+Shards = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=MOST_SHARDS,
+        help="Parts that the work is shared in, by namespace; the same for all of them.",
+    ),
+]
+LeaseSeconds = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=1, help="After so long another does the work of one that is gone."
+    ),
+]
+Advertise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where the others reach our --web address, like http://10.0.0.7:8000.",
     ),
 ]
 ChainDepth = Annotated[

@@ -20,6 +20,7 @@ from reconciler.cli import options, terminal
 from reconciler.cli.narrate import Narrator
 from reconciler.cli.terminal import ExitCode
 from reconciler.core import chains
+from reconciler.core.leases import USUAL
 from reconciler.core.pacing import REQUESTS
 from reconciler.ports.git import Remote
 from reconciler.settings import (
@@ -213,6 +214,10 @@ def controller(
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
     register_config: options.RegisterConfig = None,
     register_key: options.RegisterKeys = [],  # noqa: B006 - as above
+    leases: options.Leases = None,
+    shards: options.Shards = 1,
+    lease_seconds: options.LeaseSeconds = USUAL.lease,
+    advertise: options.Advertise = None,
     recordings: options.Recordings = DEFAULT_RECORDINGS,
     chain_depth: options.ChainDepth = chains.DEFAULT_LIMITS.depth,
     chain_runs: options.ChainRuns = chains.DEFAULT_LIMITS.runs,
@@ -252,6 +257,10 @@ def controller(
         registers=frozenset(allow_register),
         register_config=register_config,
         register_keys=tuple(register_key),
+        leases=leases,
+        shards=shards,
+        lease_seconds=lease_seconds,
+        advertise=advertise,
         recordings=recordings,
         chain_depth=chain_depth,
         chain_runs=chain_runs,

@@ -103,6 +103,10 @@ class CommitStatuses:
                 self._look(deployment, self._world.scripts.get(key))
         self.loop.add_after(record.key, SETTLE if progress.verdict is None else 0)
 
+    def let_go(self, record: RepositoryRecord) -> None:
+        """Another replica tells the forge."""
+        self._forget(record.uid)
+
     def script_changed(self, delta: Delta[ScriptRecord]) -> None:
         """Scripts that came, went, or have another spec."""
         old, new = delta.old, delta.new

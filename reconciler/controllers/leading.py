@@ -45,6 +45,12 @@ class Leadership:
         """The web address of who leads, when that is known and another."""
         return ""
 
+    def start(self, address: str) -> None:
+        """Be a candidate; the others find who leads at `address`."""
+
+    async def stop(self) -> None:
+        """Let go of everything, so that others can take it at once."""
+
     def writing(self, namespace: str) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same
         """Around each write. Raises `NotLeading` instead of beginning one that we may not make,
         and from one that is still under way when we may not any more.
@@ -133,13 +139,11 @@ class Leading(Leadership):
     # The campaign.
 
     def start(self, address: str) -> None:
-        """Be a candidate; the others find who leads at `address`."""
         for shard, state in enumerate(self._states):
             self._states[shard] = machine.named(state, address)
             self._tasks.append(asyncio.create_task(self._campaign(shard)))
 
     async def stop(self) -> None:
-        """Let go of everything, so that others can take it at once."""
         tasks = [*self._tasks, *(task for _, task in self._preparing.values())]
         for task in tasks:
             task.cancel()

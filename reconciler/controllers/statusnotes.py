@@ -16,6 +16,7 @@ from reconciler.controllers.progress import Progress
 from reconciler.controllers.statuscommits import StatusTarget
 from reconciler.core import notes
 from reconciler.core.objects import SCRIPT_REPOSITORIES, ObjectKey
+from reconciler.core.repositories import RepositoryRecord
 from reconciler.errors import ScriptOpsError
 from reconciler.ports.clock import Clock
 from reconciler.ports.git import CommitId, Git
@@ -88,6 +89,10 @@ class StatusNotes:
         while len(known.waiting) > self._most_waiting:
             del known.waiting[next(iter(known.waiting))]
         self.loop.add_after(record.key, SETTLE)
+
+    def let_go(self, record: RepositoryRecord) -> None:
+        """Another replica notes what becomes of commits."""
+        self._notes.pop(record.key, None)
 
     async def stop(self) -> None:
         """Push what waits; a push that fails is not tried again."""

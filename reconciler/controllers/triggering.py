@@ -159,7 +159,7 @@ class Triggering:
         self.unsubscribe(script)
         self.ledger.forget(script)
         self._deliveries.let_go(uid)
-        for known in (self._seen, self._gates, self._evaluated):
+        for known in (self._seen, self._arrived, self._gates, self._held, self._evaluated):
             known.pop(uid, None)
         self._wished.discard(uid)
 

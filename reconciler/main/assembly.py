@@ -39,6 +39,7 @@ from reconciler.controllers.explaining import Explainer
 from reconciler.controllers.finishing import Finisher
 from reconciler.controllers.hooks import PushHooks
 from reconciler.controllers.keeping import Keeping
+from reconciler.controllers.leading import Leading
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.mqtttriggers import MqttTriggers
@@ -71,7 +72,7 @@ from reconciler.core.twins import (
     DeviceStatusRecord,
 )
 from reconciler.errors import ScriptOpsError, Stalled
-from reconciler.main import brokers
+from reconciler.main import brokers, replicas
 from reconciler.main.copying import ClusterCopy, Listeners
 from reconciler.main.granting import HeldGrants
 from reconciler.main.groups import failing_together
@@ -124,6 +125,7 @@ class Controller:
         self._synced = False
         self._registry_of_metrics = CollectorRegistry()
         self.metrics = Metrics(self._registry_of_metrics)
+        self.leadership = replicas.leadership(settings, cluster, clock, self.metrics)
         for kind, store in (
             ("Script", self.world.scripts),
             ("ScriptRepository", self.world.repositories),
@@ -177,6 +179,7 @@ class Controller:
             self.environments,
             clock=clock,
             metrics=metrics,
+            leadership=self.leadership,
         )
         self.deliveries = Deliveries(
             self.journal, self._queue, clock=clock, metrics=metrics, wake=self.dispatcher.wake
@@ -188,14 +191,18 @@ class Controller:
             self.deliveries,
             clock=clock,
             metrics=metrics,
+            leadership=self.leadership,
             wake=self.dispatcher.wake,
             limits=chains.Limits(self.settings.chain_depth, self.settings.chain_runs),
         )
         self.schedules = Schedules(self.triggering, clock=clock, metrics=metrics)
         self.triggering.on_due = self.schedules.changed
         precedence = Precedence()
-        self.events = Events(cluster, precedence, clock=clock)
-        self.statuses = ScriptStatuses(cluster, precedence, clock=clock, metrics=metrics)
+        leadership = self.leadership
+        self.events = Events(cluster, precedence, clock=clock, leadership=leadership)
+        self.statuses = ScriptStatuses(
+            cluster, precedence, clock=clock, metrics=metrics, leadership=leadership
+        )
         self.commits = StatusCommits(self.git, precedence, clock=clock, metrics=metrics)
         self.artifacts = Artifacts(
             world,
@@ -217,6 +224,7 @@ class Controller:
             precedence,
             clock=clock,
             metrics=metrics,
+            leadership=self.leadership,
         )
         self.triggering.on_loop = self.scripts.looped
         self.environments.wake = self.dispatcher.wake
@@ -234,6 +242,7 @@ class Controller:
             cluster_name=self.settings.cluster_name,
             replace_versions=self.settings.dev,
             grants=grants,
+            leadership=leadership,
             owning=self.settings.cluster is ClusterKind.KUBERNETES,
             clusters=kube.RemoteClusters(),
             served=self._served,
@@ -280,7 +289,9 @@ class Controller:
             world, self.secrets, self.repositories.branches.pushed, clock=clock, metrics=metrics
         )
         self.commands = ObjectCommands(world, cluster, self.repositories.claim, clock=clock)
-        self.writer = DesiredWriter(world, cluster, grants=grants, clock=clock, metrics=metrics)
+        self.writer = DesiredWriter(
+            world, cluster, grants=grants, clock=clock, metrics=metrics, leadership=leadership
+        )
         self.committing = Commits(world, self.writer, clock=clock, metrics=metrics)
         self.dispatcher.pauses.perform = self.committing.perform
         self.runs = RunLog()
@@ -304,6 +315,10 @@ class Controller:
             recordings=self.recordings,
         )
         self.mqtt_triggers = self._mqtt_triggers()
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Tell those of each other that could not be made one after the other."""
         self.dispatcher.triggering = self.triggering
         self.dispatcher.on_finished = self.finisher.finish
         self.dispatcher.on_loaded = self.scripts.loaded
@@ -316,6 +331,7 @@ class Controller:
     async def running(self) -> AsyncIterator[None]:
         """Serving inside; what fails for good in any part ends the block with its error."""
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.leadership.stop)
             stack.push_async_callback(self._let_go)
             await self._listen(stack)
             group = await stack.enter_async_context(failing_together())
@@ -345,7 +361,27 @@ class Controller:
             group(self.grants.follow(self.clock, self.repositories.grants_changed))
             if self.broker is not None:
                 group(self.broker.run())
+            self._share()
             yield
+
+    def _share(self) -> None:
+        """Lead what others do not, where there are others."""
+        leading = self.leadership
+        if isinstance(leading, Leading):
+            hand_over = replicas.HandOver(
+                leading=leading,
+                world=self.world,
+                scripts=self.scripts,
+                repositories=self.repositories,
+                commit_statuses=self.commit_statuses,
+                status_notes=self.status_notes,
+                mqtt_triggers=self.mqtt_triggers,
+            )
+            for shard in range(self.settings.shards):
+                # What this process finds on its disk is of a time before.
+                hand_over.lost(shard)
+            leading.on_gained, leading.on_lost = hand_over.gained, hand_over.lost
+        leading.start(replicas.address(self.settings, self.addresses.web))
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         app = web.app(
@@ -425,7 +461,7 @@ class Controller:
             self.scripts.changed(delta)
             self.commit_statuses.script_changed(delta)
             self.repositories.drift.script_changed(delta)
-            if self.mqtt_triggers is not None:
+            if self.mqtt_triggers is not None and self.leadership.leads(delta.key.namespace):
                 self.mqtt_triggers.changed(delta)
 
     def _devices_changed(self, deltas: Sequence[Delta[DeviceRecord]]) -> None:

@@ -51,6 +51,7 @@ COLLECTIONS = {
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
 }
 AUDIT_POLICY = {
@@ -315,6 +316,16 @@ class KubeServer:
         document["roleRef"] |= role or {}
         self._put(COLLECTIONS["RoleBinding"].format(namespace=namespace), document)
         self._wait_for_right(*right, namespace=namespace)
+
+    def lease_namespace(self) -> str:
+        """A namespace of its own in which the ServiceAccount may keep Leases, as it may in ours."""
+        namespace = self.namespace("leases", granted=False)
+        path = DEPLOY / "overlays" / "replicas" / "leases.yaml"
+        for document in yaml.safe_load_all(path.read_text()):
+            document["metadata"]["namespace"] = namespace
+            self._put(COLLECTIONS[document["kind"]].format(namespace=namespace), document)
+        self._wait_for_right("coordination.k8s.io", "leases", "create", namespace=namespace)
+        return namespace
 
     def _wait_for_right(self, group: str, resource: str, verb: str, *, namespace: str) -> None:
         """The server authorizes by a copy of the bindings, which is a moment behind."""

@@ -1,0 +1,95 @@
+"""Controllers that share the work: who leads what, and what is handed over with it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reconciler.adapters import kube
+from reconciler.controllers.commitstatuses import CommitStatuses
+from reconciler.controllers.leading import ALONE, Leadership, Leading
+from reconciler.controllers.metrics import Metrics
+from reconciler.controllers.mqtttriggers import MqttTriggers
+from reconciler.controllers.repositories import Repositories
+from reconciler.controllers.scripts import Scripts
+from reconciler.controllers.statusnotes import StatusNotes
+from reconciler.controllers.world import World
+from reconciler.core.leases import Timing
+from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.scripts import ScriptRecord
+from reconciler.core.store import Delta
+from reconciler.errors import Stalled
+from reconciler.ports.clock import Clock
+from reconciler.ports.cluster import Cluster
+from reconciler.settings import Address, Settings
+
+# What an address is when it stands for all of the machine's.
+_ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
+
+
+def leadership(settings: Settings, cluster: Cluster, clock: Clock, metrics: Metrics) -> Leadership:
+    """Raises `Stalled` where there is nothing to share the work by."""
+    if settings.leases is None:
+        return ALONE
+    if not isinstance(cluster, kube.KubeCluster):
+        raise Stalled(
+            "an embedded cluster has one controller; --leases takes --cluster kubernetes",
+            reason="SettingsInvalid",
+        )
+    return Leading(
+        cluster.leases(namespace=settings.leases),
+        me=f"{socket.gethostname()}_{secrets.token_hex(4)}",
+        shards=settings.shards,
+        clock=clock,
+        metrics=metrics,
+        timing=Timing.of(settings.lease_seconds),
+    )
+
+
+def address(settings: Settings, web: Address) -> str:
+    """Where other replicas reach the web address that was bound."""
+    if settings.advertise is not None:
+        return settings.advertise.rstrip("/")
+    host = socket.gethostname() if web.host in _ANYWHERE else web.host
+    scheme = "http" if settings.web_tls is None else "https"
+    return f"{scheme}://{Address(host, web.port)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """What begins and ends with the leadership of a shard: all that writes, and all that runs."""
+
+    leading: Leading
+    world: World
+    scripts: Scripts
+    repositories: Repositories
+    commit_statuses: CommitStatuses
+    status_notes: StatusNotes
+    mqtt_triggers: MqttTriggers | None
+
+    def gained(self, shard: int) -> None:
+        for repository in self._repositories(shard):
+            self.repositories.gained(repository.key)
+        for script in self._scripts(shard):
+            self.scripts.gained(script)
+            if self.mqtt_triggers is not None:
+                self.mqtt_triggers.changed(Delta(script.key, None, script))
+
+    def lost(self, shard: int) -> None:
+        for script in self._scripts(shard):
+            self.scripts.lost(script)
+            if self.mqtt_triggers is not None:
+                self.mqtt_triggers.changed(Delta(script.key, script, None))
+        for repository in self._repositories(shard):
+            self.repositories.lost(repository.key)
+            self.commit_statuses.let_go(repository)
+            self.status_notes.let_go(repository)
+
+    def _scripts(self, shard: int) -> Iterable[ScriptRecord]:
+        return [it for it in self.world.scripts if self.leading.shard(it.key.namespace) == shard]
+
+    def _repositories(self, shard: int) -> Iterable[RepositoryRecord]:
+        held = self.world.repositories
+        return [it for it in held if self.leading.shard(it.key.namespace) == shard]
