@@ -22,7 +22,10 @@ protoc = $(BIN)/python -m grpc_tools.protoc -I proto \
 # How long each target is fed.
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test fuzz patchgap verify generate web bundles bench clean
+# How many processes are killed.
+CHAOS_ROUNDS ?= 1000
+
+.PHONY: help demo test fuzz chaos patchgap verify generate web bundles bench clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +39,10 @@ test: .venv/.dev ## Run all tests; ARGS goes to pytest
 
 fuzz: .venv/.dev ## Feed what reads strangers' bytes; FUZZ_SECONDS=600 for each
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+chaos: .venv/.dev ## Kill controllers and executors; CHAOS_ROUNDS=1000, CHAOS_SEED=6
+	tests/support/setup.sh
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 patchgap: .venv/.dev ## Warn of engines whose newer release is a month old (asks pypi.org)
 	$(BIN)/python -m tests.support.patchgap

@@ -69,9 +69,9 @@ class Deliveries:
             "Delivery", self._reconcile, clock=clock, metrics=metrics, workers=PER_SCRIPT
         )
         for run in journal.load():
-            # Whether it was started is not known, so it counts as if it was.
-            again = replace(run, key=run.key._replace(attempt=run.key.attempt + 1))
-            self._put(again, _Place.PARKED)
+            # Whether it was started is not known, so it counts as if it was; and that is kept
+            # before it starts, or a second crash would have the same start again.
+            self.take(replace(run, key=run.key._replace(attempt=run.key.attempt + 1)))
 
     def has_room(self, script: ObjectKey, event: bytes = b"") -> bool:
         return self._count[script] < PER_SCRIPT and self._events.has_room(script, len(event))
