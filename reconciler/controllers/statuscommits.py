@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -182,9 +181,11 @@ class StatusCommits:
             await asyncio.wait((writer.task,))
         writer.results_due = self._clock.monotonic()
         self._take_results(writer)
-        with contextlib.suppress(ScriptOpsError):
+        try:
             while writer.pending:
                 await self._push(writer)
+        except ScriptOpsError as error:
+            self._failed(writer, error)
         writer.ref.close()
 
     def _writer(self, target: StatusTarget) -> _Writer:
@@ -214,22 +215,25 @@ class StatusCommits:
                 await self._push(writer)
                 retry = FIRST_RETRY
                 await self._clock.sleep(REST_SECONDS)
-            except Exception as error:
-                label = "refused" if isinstance(error, PushRefused) else "error"
-                self._metrics.status_commits_total.labels(label).inc()
-                log.warning(
-                    "status not pushed, kept",
-                    extra={
-                        "ref": writer.target.ref,
-                        "reason": getattr(error, "reason", "InternalError"),
-                        "error": str(error),
-                        "files": len(writer.pending),
-                    },
-                    exc_info=not isinstance(error, ScriptOpsError),
-                )
+            except Exception as error:  # noqa: BLE001 - told, whatever it is
+                self._failed(writer, error)
                 self.on_failure(writer.target, error)
                 await self._clock.sleep(retry)
                 retry = min(retry * 2, LAST_RETRY)
+
+    def _failed(self, writer: _Writer, error: Exception) -> None:
+        label = "refused" if isinstance(error, PushRefused) else "error"
+        self._metrics.status_commits_total.labels(label).inc()
+        log.warning(
+            "status not pushed, kept",
+            extra={
+                "ref": writer.target.ref,
+                "reason": getattr(error, "reason", "InternalError"),
+                "error": str(error),
+                "files": len(writer.pending),
+            },
+            exc_info=None if isinstance(error, ScriptOpsError) else error,
+        )
 
     async def _wait(self, writer: _Writer) -> None:
         """Until there is something to push now."""

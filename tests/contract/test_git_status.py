@@ -271,3 +271,26 @@ def test_a_commit_costs_by_what_changed_and_not_by_the_number_of_scripts(
 def test_ref_names_and_places_are_judged_before_git_sees_them(tmp_path: Path) -> None:
     with mirrors(tmp_path) as git, pytest.raises(SourceInvalid):
         git.status_ref(Remote("ext::sh -c true"), STATUS)
+
+
+def test_a_push_that_is_cancelled_leaves_no_lock_in_the_repository(
+    tmp_path: Path, repository: Repository
+) -> None:
+    """Git calls this hook while it holds the lock of the ref; it must not outlive its caller."""
+    held = repository.path / "held"
+    repository.hook("reference-transaction", f"[ $1 = prepared ] && touch {held} && sleep 60")
+
+    async def cancel() -> None:
+        with mirrors(tmp_path / "data") as git:
+            ref = git.status_ref(remote_of(repository), STATUS)
+            push = ref.push({PurePosixPath("a"): b"1"}, message="a", timeout=SOON)
+            task = asyncio.create_task(push)
+            await asyncio.to_thread(wait_until, held.exists, "the lock is held")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(cancel())
+    assert list(repository.path.rglob("*.lock")) == []
+    (repository.path / "hooks" / "reference-transaction").unlink()
+    assert push(tmp_path / "other", repository, "a", b"1") is not None

@@ -19,7 +19,8 @@ from typing import IO
 
 # What a person reads of an answer is a few lines; a hook or server may print without end.
 MAX_OUTPUT_BYTES = 64 * 1024
-# A killed group lets go of its pipes at once; this only bounds a kernel that is stuck on a disk.
+# Git ends at once when it is asked to, and a killed group lets go of its pipes at once; this bounds
+# who does not listen, and a kernel that is stuck on a disk.
 _GRACE_SECONDS = 2.0
 
 # Of memory, for each process. Git streams large files, and a million objects take some 100 MiB;
@@ -94,7 +95,10 @@ async def run(
     program: str = "git",
     given: bytes = b"",
 ) -> Answer:
-    """Run git to its end; when cancelled, kill it and all its children, and only then return.
+    """Run git to its end; when cancelled, end it and all its children, and only then return.
+
+    They are asked first, so that they take away their locks, which in a repository of this machine
+    nobody else would; what has not ended within two seconds is killed.
 
     No file it writes grows beyond `file_limit` bytes, and no process beyond `_MEMORY_KIB`. Output
     beyond `output_limit` is read and dropped. The descriptors in `inherit` stay open for as long as
@@ -120,7 +124,7 @@ async def run(
         # It has closed its output; what is left of it is short.
         code = await asyncio.to_thread(process.wait)
     except BaseException:
-        await _kill(process, *readers)
+        await _end(process, *readers)
         for reader in readers:
             reader.cancel()
         raise
@@ -133,7 +137,7 @@ async def talking(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.WriteTransport]]:
     """Run git for as long as the body lasts: what it says, and what it is told.
 
-    It is then killed with all its children. Its words for people are dropped.
+    It is then ended with all its children. Its words for people are dropped.
     """
     process = _start(
         ("git", *arguments),
@@ -156,7 +160,7 @@ async def talking(
     finally:
         for pipe in pipes:
             pipe.close()
-        await _kill(process)
+        await _end(process)
 
 
 def _start(
@@ -182,7 +186,7 @@ def _start(
     )
 
 
-async def _kill(process: subprocess.Popen[bytes], *readers: asyncio.Future[str]) -> None:
+async def _end(process: subprocess.Popen[bytes], *readers: asyncio.Future[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     ended = asyncio.ensure_future(asyncio.to_thread(process.wait))
