@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 # What a person reads of an answer is a few lines; a hook or server may print without end.
 MAX_OUTPUT_BYTES = 64 * 1024
@@ -187,12 +187,16 @@ def _start(
 
 
 async def _end(process: subprocess.Popen[bytes], *readers: asyncio.Future[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    ended = asyncio.ensure_future(asyncio.to_thread(process.wait))
-    await asyncio.wait([ended], timeout=_GRACE_SECONDS)
-    if readers:
-        await asyncio.wait(readers, timeout=_GRACE_SECONDS)
+    ends: set[asyncio.Future[Any]] = {
+        asyncio.ensure_future(asyncio.to_thread(process.wait)),
+        *readers,
+    }
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        _, left = await asyncio.wait(ends, timeout=_GRACE_SECONDS)
+        if not left:
+            break
 
 
 async def _write(pipe: IO[bytes], data: bytes) -> None:
