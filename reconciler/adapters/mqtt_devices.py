@@ -1,8 +1,9 @@
 """Devices whose mappers speak KubeEdge's topics to a broker: this is the edge node they talk to.
 
 What they report of the properties that a Device has goes into the store; what is wanted of them
-goes out as delta, when it changes, after each of their updates while they differ, and with each
-new connection to the broker.
+goes out as delta, when it changes, after each of their updates while they differ, with each new
+connection to the broker, when they come back, and again with growing pauses while they are silent.
+One that says that it is offline is left in peace; what is wanted of it waits, the newest of it.
 Promised: no message of anybody raises, and a broken one is logged once for each device. Not
 promised: that each value in between is seen, in either direction; it is state, not events.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from reconciler.adapters.simulator import Bridge, TwinStore
-from reconciler.core import mqtt_twin
+from reconciler.core import mqtt_twin, redriving
 from reconciler.core.conditions import rfc3339
 from reconciler.core.mqtt_twin import DeviceTopic, Twin, TwinMessageInvalid, TwinUpdate
 from reconciler.core.objects import (
@@ -28,6 +29,7 @@ from reconciler.core.objects import (
     sequence,
     text,
 )
+from reconciler.core.redriving import Drive
 from reconciler.core.simulation import PROTOCOL
 from reconciler.errors import ObjectNotFound
 from reconciler.ports.broker import Received
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 # `lastOnlineTime` of a device that says again and again that it is online.
 ONLINE_SECONDS: Final = 60.0
 _ONLINE: Final = frozenset({"online", "ok"})
+_OFFLINE: Final = "offline"
+# How often devices that are to be told again are looked for.
+LOOK_SECONDS: Final = 1.0
 
 
 class DeviceStore(TwinStore, Protocol):
@@ -90,6 +95,19 @@ class MqttDevices:
         self._namespace = namespace
         self._count = count
         self._devices: dict[ObjectKey, _Device] = {}
+        # Those that are not as they are wanted.
+        self._drives: dict[ObjectKey, Drive] = {}
+
+    async def run(self) -> None:
+        """Tell devices again that are not as they are wanted; until cancelled."""
+        while True:
+            await self._clock.sleep(LOOK_SECONDS)
+            now = self._clock.monotonic()
+            for key, drive in list(self._drives.items()):
+                device = self._devices[key]
+                if drive.at <= now and device.state != _OFFLINE:
+                    self._drives[key] = redriving.driven(drive, now)
+                    self._publish_delta(key, device)
 
     def __len__(self) -> int:
         return len(self._devices)
@@ -101,7 +119,10 @@ class MqttDevices:
         if mapping(spec.get("protocol")).get("protocolName") == PROTOCOL:
             self.forget(key)
             return
-        known = self._devices.setdefault(key, _Device())
+        known = self._devices.get(key)
+        if known is None:
+            known = _Device(state=text(mapping(device.get("status")).get("state")))
+            self._devices[key] = known
         reported = _reported(device)
         before, known.twins = known.twins, {}
         is_changed = False
@@ -116,11 +137,15 @@ class MqttDevices:
             known.twins[name] = Twin(expected=desired, actual=actual)
             is_changed |= desired != (old.expected if old is not None else None)
         if is_changed:
+            self._drives.pop(key, None)
             self._send_delta(key, known)
+        elif not self._differs(known):
+            self._drives.pop(key, None)
 
     def forget(self, key: ObjectKey) -> None:
         """The Device is gone, or is not driven from here any more."""
         self._devices.pop(key, None)
+        self._drives.pop(key, None)
 
     def connected(self) -> None:
         """Mappers may have missed what is wanted: it is said again."""
@@ -186,7 +211,11 @@ class MqttDevices:
             except ObjectNotFound:  # gone, and the watch has not said so yet
                 self.forget(target.device)
                 return
+            returns = device.state == _OFFLINE
             device.state = state
+            if returns:
+                self._drives.pop(target.device, None)
+                self._send_delta(target.device, device)
         answer = mqtt_twin.encode_state_result(
             target.device,
             state,
@@ -220,15 +249,28 @@ class MqttDevices:
         return value
 
     def _send_delta(self, key: ObjectKey, device: _Device) -> None:
+        """Tell it now what is wanted, and again later, if anything is."""
+        if not self._publish_delta(key, device):
+            self._drives.pop(key, None)
+            return
+        now = self._clock.monotonic()
+        drive = self._drives.get(key)
+        self._drives[key] = redriving.begun(now) if drive is None else redriving.heard(drive, now)
+
+    def _differs(self, device: _Device) -> bool:
+        return any(it.expected not in {None, it.actual} for it in device.twins.values())
+
+    def _publish_delta(self, key: ObjectKey, device: _Device) -> bool:
         delta = mqtt_twin.encode_delta(device.twins, timestamp_ms=self._now_ms())
         if delta is None:
-            return
+            return False
         # Until a mapper has spoken, its form is not known; nobody listens to the other one.
         forms = (device.is_short,) if device.is_short is not None else (False, True)
         for is_short in forms:
             if not is_short or key.namespace == self._namespace:
                 topic = mqtt_twin.topic(key, mqtt_twin.TWIN_DELTA, is_short=is_short)
                 self._publish(topic, delta)
+        return True
 
     def _answer(self, target: DeviceTopic, payload: bytes) -> None:
         topic = mqtt_twin.topic(target.device, f"{target.suffix}/result", is_short=target.is_short)

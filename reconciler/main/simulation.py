@@ -65,7 +65,7 @@ async def simulated(
             await task
         await simulator.close()
         if behind is not None:
-            behind.close()
+            await behind.close()
 
 
 class _Behind:
@@ -81,6 +81,7 @@ class _Behind:
             count=driving.count,
         )
         self._is_subscribed = False
+        self._driving = asyncio.create_task(self._devices.run())
         self._broker.on_connected.append(self._devices.connected)
 
     def observe(self, deltas: Sequence[Delta[JsonObject]]) -> None:
@@ -94,7 +95,9 @@ class _Behind:
             for topic_filter in mqtt_twin.FILTERS:
                 self._broker.subscribe(topic_filter, 0, self._devices.receive)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        self._driving.cancel()
+        await asyncio.gather(self._driving, return_exceptions=True)
         self._broker.on_connected.remove(self._devices.connected)
         for topic_filter in mqtt_twin.FILTERS:
             self._broker.unsubscribe(topic_filter, self._devices.receive)
