@@ -56,6 +56,28 @@ def test_a_shallow_clone_is_read(tmp_path: Path, repository: Repository) -> None
         assert fetch(tmp_path / "data", Remote(f"{url}/shallow")).id == repository.tip()
 
 
+def bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in the first fetch", "in a push"])
+def test_what_differs_little_takes_no_more_room_here_than_on_its_way(
+    tmp_path: Path, repository: Repository, first: bool
+) -> None:
+    """Kilobytes of differences name gigabytes, each object of which would be a file of its own."""
+    base = os.urandom(256 * 1024)
+    many = {f"bomb/{n}": base * 8 + b"%d" % n for n in range(40)}
+    repository.commit({"base": base})
+    with git_daemon(repository.path.parent) as url, mirrors(tmp_path / "data") as opened:
+        source = opened.source(Remote(f"{url}/rules"))
+        if not first:
+            asyncio.run(source.fetch("main", timeout=SOON))
+        repository.commit(many)
+        repository.git("gc", "--quiet")
+        assert asyncio.run(source.fetch("main", timeout=3 * SOON)).id == repository.tip()
+    assert bytes_below(tmp_path / "data") < 8 * 1024**2
+
+
 def test_a_sha256_repository_is_invalid(tmp_path: Path) -> None:
     other = Repository(tmp_path / "srv" / "rules", "--bare", "--object-format=sha256")
     other.commit({"a": b"1"})
@@ -98,8 +120,8 @@ def test_a_tree_that_is_no_longer_held_is_told_by_its_reason(
     assert caught.value.reason == "RevisionGone"
 
 
-def empty_an_object(mirror: Path) -> None:
-    for path in mirror.glob("objects/??/*"):
+def empty_an_index(mirror: Path) -> None:
+    for path in mirror.glob("objects/pack/*.idx"):
         path.chmod(0o600)
         path.write_bytes(b"")
 
@@ -124,7 +146,7 @@ def spoil_the_config(mirror: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [empty_an_object, cut_the_packs, lose_the_head, spoil_the_refs, spoil_the_config]
+    "damage", [empty_an_index, cut_the_packs, lose_the_head, spoil_the_refs, spoil_the_config]
 )
 def test_a_damaged_mirror_is_replaced(
     tmp_path: Path, repository: Repository, damage: Callable[[Path], None]
@@ -154,11 +176,12 @@ def test_a_damaged_mirror_is_kept_while_the_remote_is_away(
 ) -> None:
     data = tmp_path / "data"
 
+    commit = fetch(data, repository)
+
     async def read() -> str:
         with mirrors(data) as opened:
             source = opened.source(remote_of(repository))
-            commit = await source.fetch("main", timeout=SOON)
-            [rule] = mirror_of(data).glob(f"objects/{commit.tree[:2]}/{commit.tree[2:]}")
+            [rule] = mirror_of(data).glob("objects/pack/*.idx")
             content = rule.read_bytes()
             rule.chmod(0o600)
             rule.write_bytes(b"")

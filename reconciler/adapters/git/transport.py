@@ -34,8 +34,10 @@ _SHA1_DIGITS = 40
 # Ten times as long as one git operation may take unless somebody said otherwise. While statuses
 # are pushed as fast as they may be, this is 1,200 commits of some twenty small files each.
 _GRACE = "10.minutes.ago"
-# A pack of fewer is taken apart, as a fetch does it.
+# A pack of fewer is taken apart, unless one of them is larger than this when compressed: what are
+# kilobytes of differences in a pack may be gigabytes of files.
 _LOOSE_OBJECTS = 100
+_LOOSE_BYTES = 64 * 1024
 # A hundred bytes for a tag and what it names: eighty thousand tags.
 _LONGEST_LISTING = 8 * 1024**2
 
@@ -51,6 +53,8 @@ _CONFIG = {
     "core.hooksPath": os.devnull,
     "fetch.writeCommitGraph": "false",
     "fetch.recurseSubmodules": "false",
+    # One pack for each fetch, so that it takes no more room than it took to send.
+    "fetch.unpackLimit": "1",
     "gc.auto": "0",
     # What nothing points to and is too young to go becomes one pack, not a file each. Git before
     # 2.37 knows nothing of it.
@@ -214,9 +218,18 @@ class Transport:
 
         They may be told as differences from what the mirror has.
         """
-        is_small = int.from_bytes(pack[8:12], "big") < _LOOSE_OBJECTS
-        how = ("unpack-objects", "-q") if is_small else ("index-pack", "--stdin", "--fix-thin")
-        answer = await self._run(how, git_dir=git_dir, fd=fd, given=pack)
+        if int.from_bytes(pack[8:12], "big") < _LOOSE_OBJECTS:
+            answer = await self._run(
+                ("unpack-objects", "-q"),
+                git_dir=git_dir,
+                fd=fd,
+                given=pack,
+                file_limit=_LOOSE_BYTES,
+            )
+            if answer.code == 0:
+                return True
+        together = ("index-pack", "--stdin", "--fix-thin")
+        answer = await self._run(together, git_dir=git_dir, fd=fd, given=pack)
         return answer.code == 0
 
     async def collect_garbage(self, *, git_dir: Path, fd: int) -> None:
@@ -239,13 +252,14 @@ class Transport:
         fd: int | None,
         output_limit: int = program.MAX_OUTPUT_BYTES,
         given: bytes = b"",
+        file_limit: int | None = None,
     ) -> Answer:
         folder = private_folder(self._secrets_prefix, self._secret_files)
         try:
             return await program.run(
                 arguments,
                 environment=self._environment(folder, git_dir),
-                file_limit=self._size_limit,
+                file_limit=min(file_limit or self._size_limit, self._size_limit),
                 inherit=() if fd is None else (fd,),
                 output_limit=output_limit,
                 given=given,
