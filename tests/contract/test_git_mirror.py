@@ -60,9 +60,9 @@ def bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["in the first fetch", "in a push"])
+@pytest.mark.parametrize("how", ["in the first fetch", "in a push"])
 def test_what_differs_little_takes_no_more_room_here_than_on_its_way(
-    tmp_path: Path, repository: Repository, first: bool
+    tmp_path: Path, repository: Repository, how: str
 ) -> None:
     """Kilobytes of differences name gigabytes, each object of which would be a file of its own."""
     base = os.urandom(256 * 1024)
@@ -70,7 +70,7 @@ def test_what_differs_little_takes_no_more_room_here_than_on_its_way(
     repository.commit({"base": base})
     with git_daemon(repository.path.parent) as url, mirrors(tmp_path / "data") as opened:
         source = opened.source(Remote(f"{url}/rules"))
-        if not first:
+        if how == "in a push":
             asyncio.run(source.fetch("main", timeout=SOON))
         repository.commit(many)
         repository.git("gc", "--quiet")
