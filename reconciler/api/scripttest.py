@@ -57,6 +57,21 @@ class Fetch(Model):
         return self
 
 
+class CommitGiven(Model):
+    """What becomes of a commit with a qos of 1 or 2. Nothing is ever written."""
+
+    device: Alias = Field(description="By the name that the script uses.")
+    reached: Literal[0, 1, 2] = Field(
+        default=2, description="How far it gets; less than its qos is `NotConverged`."
+    )
+    ms: Annotated[int, Field(ge=0, le=600_000)] = Field(
+        default=0, description="How long that takes, in milliseconds of the run's own time."
+    )
+    error: Literal["Denied", "Failed"] | None = Field(
+        default=None, description="Instead: why it is not written."
+    )
+
+
 class Given(Model):
     """The world as the run finds it. What a case leaves out is the file's, then the manifest's."""
 
@@ -77,6 +92,14 @@ class Given(Model):
     )
     fetch: list[Fetch] | None = Field(
         default=None, max_length=256, description="Answers; each is given once, in this order."
+    )
+    commit: list[CommitGiven] | None = Field(
+        default=None,
+        max_length=256,
+        description=(
+            "What becomes of commits that the run waits for; each is given once, in this order. "
+            "Default: the device has done at once what it was told."
+        ),
     )
 
 

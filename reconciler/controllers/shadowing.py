@@ -199,10 +199,12 @@ class Shadows:
 
 
 def _told_to(flight: InFlight, commit: Commit) -> JsonObject:
-    asked = (commit.n, convergence.request(commit))
     replies = map(mapping, sequence(orjson.loads(flight.replies or b"[]")))
-    same = (it for it in replies if (it.get("n"), it.get("request")) == asked)
-    return next(same, None) or convergence.assumed(commit)
+    asked = (commit.n, commit.qos)
+    for reply in replies:
+        if convergence.answers(reply, commit) and (reply.get("n"), reply.get("qos")) == asked:
+            return reply
+    return convergence.assumed(commit)
 
 
 def _told(wanted: Sequence[str]) -> tuple[str, ...]:

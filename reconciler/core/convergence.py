@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from reconciler.core import origins
 from reconciler.core.models import ModelRecord, typed
-from reconciler.core.objects import JsonObject
+from reconciler.core.objects import JsonObject, text
 from reconciler.core.runs import Commit
 from reconciler.core.store import is_older
 from reconciler.core.twins import DeviceRecord, Layout, Twin
@@ -110,13 +110,13 @@ def _missing(twin: Twin, value: str, qos: int) -> str:
 # Replies, as a run is given them.
 
 
-def request(commit: Commit) -> str:
-    """What is told of a commit beside its values."""
-    return f"commit {commit.alias} qos {commit.qos}"
-
-
 def _named(commit: Commit) -> JsonObject:
-    return {"n": commit.n, "op": "commit", "request": request(commit)}
+    return {"n": commit.n, "op": "commit", "alias": commit.alias, "qos": commit.qos}
+
+
+def answers(reply: JsonObject, commit: Commit) -> bool:
+    """Whether a reply that was given to a commit can be given to this one."""
+    return reply.get("op") == "commit" and reply.get("alias") == commit.alias
 
 
 def reply(commit: Commit, standing: Standing, *, ms: int) -> JsonObject:
@@ -130,6 +130,16 @@ def reply(commit: Commit, standing: Standing, *, ms: int) -> JsonObject:
 def refusal(commit: Commit, code: str, message: str) -> JsonObject:
     """That it was not performed, or not all of it."""
     return {**_named(commit), "ok": False, "code": code, "message": message, "ms": 0}
+
+
+def answered(known: JsonObject, commit: Commit) -> JsonObject:
+    """The reply to this commit that says what a known one says, which `answers` it."""
+    message = text(known.get("message"))
+    if known.get("ok") is not True:
+        return refusal(commit, text(known.get("code")), message)
+    reached, ms = known.get("reached"), known.get("ms")
+    standing = Standing(min(reached if isinstance(reached, int) else 0, commit.qos), message)
+    return reply(commit, standing, ms=ms if isinstance(ms, int) else 0)
 
 
 def assumed(commit: Commit) -> JsonObject:

@@ -56,14 +56,17 @@ def _case(recorded: Recorded) -> dict[str, Json]:
     if activation.get("state"):
         given["state"] = activation.get("state")
     replies = sorted(map(mapping, sequence(activation.get("replies"))), key=_number)
-    if replies:
-        given["fetch"] = [_fetch(reply) for reply in replies]
+    fetched = [reply for reply in replies if reply.get("op") != "commit"]
+    if fetched:
+        given["fetch"] = [_fetch(reply) for reply in fetched]
+    if len(fetched) < len(replies):
+        given["commit"] = [_commit(it) for it in replies if it.get("op") == "commit"]
     when: dict[str, Json] = {"cause": activation.get("cause")}
     if activation.get("event") is not None:
         when["event"] = activation.get("event")
     then = _then(recorded.completion)
-    if replies:
-        then["fetches"] = [text(reply.get("request")) for reply in replies]
+    if fetched:
+        then["fetches"] = [text(reply.get("request")) for reply in fetched]
     name = f"{_title(recorded)} ({recorded.run_id})"
     return {"name": name, "given": given, "when": when, "then": then}
 
@@ -118,6 +121,15 @@ def _fetch(reply: JsonObject) -> JsonObject:
     if headers:
         fetch["headers"] = headers
     return fetch
+
+
+def _commit(reply: JsonObject) -> JsonObject:
+    commit: dict[str, Json] = {"device": reply.get("alias")}
+    if reply.get("ms"):
+        commit["ms"] = reply.get("ms")
+    if reply.get("ok") is not True:
+        return {**commit, "error": text(reply.get("code")) or "Failed"}
+    return {**commit, "reached": reply.get("reached")}
 
 
 def _is_plain_json(body: bytes) -> bool:

@@ -18,7 +18,16 @@ import orjson
 from pydantic import ValidationError
 
 from reconciler.api.script import ARTIFACT_NAME, ScriptSpec
-from reconciler.api.scripttest import Case, Fetch, Given, ScriptTest, Then, Value, instant
+from reconciler.api.scripttest import (
+    Case,
+    CommitGiven,
+    Fetch,
+    Given,
+    ScriptTest,
+    Then,
+    Value,
+    instant,
+)
 from reconciler.core import findings, layout, yamldocs
 from reconciler.core.objects import Json, JsonObject, ObjectKey
 from reconciler.core.problems import Problem, escape, quoted, suggestion
@@ -49,6 +58,7 @@ class Fixture:
     spec: ScriptSpec | None
     activation: JsonObject
     fetches: tuple[Fetch, ...]
+    commits: tuple[CommitGiven, ...]
     then: Then
     # Its number in a test file in JavaScript that looks at the run itself.
     check: int | None = None
@@ -188,6 +198,7 @@ def _cases(
                 spec=spec,
                 activation=activation(given, spec, case),
                 fetches=tuple(given.fetch or ()),
+                commits=tuple(given.commit or ()),
                 then=case.then,
             )
         )
@@ -255,6 +266,10 @@ def _unknown(
             problems.append(_not_granted(document, place, alias, "readSelector", reads))
     granted = case.given.write if case.given.write is not None else test.given.write
     known = granted if granted is not None else list(writes)
+    for number, commit in enumerate(case.given.commit or ()):
+        if commit.device not in known:
+            place = f"{pointer}/given/commit/{number}/device"
+            problems.append(_not_granted(document, place, commit.device, "writeSelector", known))
     for alias in case.then.writes or {}:
         if alias not in known:
             place = f"{pointer}/then/writes/{alias}"
@@ -314,6 +329,7 @@ def merged(base: Given, own: Given) -> Given:
         now=own.now or base.now,
         seed=base.seed if own.seed is None else own.seed,
         fetch=base.fetch if own.fetch is None else own.fetch,
+        commit=base.commit if own.commit is None else own.commit,
     )
 
 

@@ -40,7 +40,7 @@ FORMAT: Final = 1
 
 # Fields whose words are the format's own, and those that are gone through one by one.
 _OURS_IN_ACTIVATION: Final = frozenset({"cause", "run", "env", "replies"})
-_OURS_IN_REPLIES: Final = frozenset({"code", "body"})
+_OURS_IN_REPLIES: Final = frozenset({"code", "body", "op", "alias"})
 _OURS_IN_COMPLETION: Final = frozenset({"outcome", "logs", "writes"})
 _OURS_IN_LOGS: Final = frozenset({"level"})
 

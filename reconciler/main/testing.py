@@ -20,7 +20,7 @@ from reconciler.core.runs import ScriptRef
 from reconciler.core.testreport import CaseResult, Report
 from reconciler.core.verdicts import Mismatch
 from reconciler.main.laptop import NOTHING, TOOLS, Job, Laptop, was_lost
-from reconciler.main.trials import Trial, Tried, answer, attempt, script_ref, with_output
+from reconciler.main.trials import Trial, Tried, answer, attempt, committed, script_ref, with_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,10 @@ def _trial(fixture: Fixture, path: PurePosixPath, digests: Mapping[PurePosixPath
     return Trial(
         ref=ref,
         activation=fixture.activation,
-        answers=tuple(answer(fetch) for fetch in fixture.fetches),
+        answers=(
+            *(answer(fetch) for fetch in fixture.fetches),
+            *(committed(said) for said in fixture.commits),
+        ),
     )
 
 

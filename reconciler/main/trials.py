@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from reconciler.api.script import ScriptSpec
-from reconciler.api.scripttest import Fetch
+from reconciler.api.scripttest import CommitGiven, Fetch
 from reconciler.controllers.runnables import limits_of
 from reconciler.core import convergence
 from reconciler.core.objects import Json, JsonObject, ObjectKey, mapping, sequence, text
@@ -65,12 +65,11 @@ class _Course:
 
     def _answer(self, commit: Commit) -> JsonObject:
         """What a commit that the run waits for is told: the answer to it, or that all went well."""
-        asked = convergence.request(commit)
-        known = next((it for it in self.left if it.get("request") == asked), None)
+        known = next((it for it in self.left if convergence.answers(it, commit)), None)
         if known is None:
             return convergence.assumed(commit)
         self.left.remove(known)
-        return {**known, "n": commit.n}
+        return convergence.answered(known, commit)
 
     def take(self, result: RunResult) -> bool:
         """Whether it has to run again, with more answers than before."""
@@ -164,6 +163,15 @@ def _number(reply: JsonObject) -> int:
 
 def _is_offline(reply: JsonObject) -> bool:
     return reply.get("code") == "Denied" and text(reply.get("message")).endswith(OFFLINE)
+
+
+def committed(said: CommitGiven) -> JsonObject:
+    """A reply to a commit as a controller would have brought it."""
+    reply: dict[str, Json] = {"op": "commit", "alias": said.device, "ms": said.ms}
+    reply["message"] = "as its test says"
+    if said.error is not None:
+        return {**reply, "ok": False, "code": said.error}
+    return {**reply, "ok": True, "reached": said.reached}
 
 
 def answer(fetch: Fetch) -> JsonObject:

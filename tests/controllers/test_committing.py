@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_the_same_activation_once_its_device_reports():
             assert len(sent(rig, key.run_id)) == 1
             await switched(rig)
             first, second = sent(rig, key.run_id)
-            reply = {"n": 0, "op": "commit", "request": "commit fan qos 2", "ok": True}
+            reply = {"n": 0, "op": "commit", "alias": "fan", "qos": 2, "ok": True}
             assert second == {**first, "replies": [{**reply, "reached": 2, "ms": 2000}]}
             [*_, dispatch] = rig.sessions.sent[executor]
             assert (dispatch.runs[0][0], dispatch.waited_ms) == (key, 2000)

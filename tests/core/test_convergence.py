@@ -127,9 +127,28 @@ def test_a_write_that_kubeedge_has_undone_is_worth_another_try(
     assert (standing.is_over, standing.missing) == (is_over, () if is_over else ("lock",))
 
 
+def test_a_reply_that_is_known_answers_a_commit_of_the_same_device():
+    known: dict[str, Any] = {"n": 9, "op": "commit", "alias": "door", "ok": True, "ms": 5}
+    commit = Commit(3, "door", 1, ())
+    assert convergence.answers(known, commit)
+    assert not convergence.answers(known, commit._replace(alias="other"))
+    assert not convergence.answers({**known, "op": "fetch"}, commit)
+    named = {"n": 3, "op": "commit", "alias": "door", "qos": 1}
+    assert convergence.answered({**known, "reached": 2}, commit) == {
+        **named,
+        "ok": True,
+        "reached": 1,
+        "ms": 5,
+    }
+    told = convergence.answered({**known, "reached": 0, "message": "m"}, commit)
+    assert (told["reached"], told["code"], told["message"]) == (0, "NotConverged", "m")
+    refused = {**known, "ok": False, "code": "Denied", "message": "m"}
+    assert convergence.answered(refused, commit) == convergence.refusal(commit, "Denied", "m")
+
+
 def test_replies_say_what_was_asked_and_what_was_reached() -> None:
     commit = Commit(3, "door", 2, ())
-    named = {"n": 3, "op": "commit", "request": "commit door qos 2"}
+    named = {"n": 3, "op": "commit", "alias": "door", "qos": 2}
     assert convergence.assumed(commit) == {**named, "ok": True, "reached": 2, "ms": 0}
     assert convergence.reply(commit, Standing(1, "lock=on is desired"), ms=9) == {
         **named,

@@ -86,6 +86,28 @@ def test_a_run_becomes_a_case_with_all_that_it_was_given_and_answered():
     }
 
 
+def test_commits_that_were_waited_for_become_what_a_test_is_given():
+    named = {"op": "commit", "alias": "heater"}
+    replies = [
+        {**named, "n": 0, "qos": 2, "ok": True, "reached": 2, "ms": 40},
+        {**named, "n": 1, "qos": 2, "ok": True, "reached": 1, "ms": 0, "code": "NotConverged"},
+        {**named, "n": 2, "qos": 2, "ok": False, "ms": 0, "code": "Denied", "message": "no"},
+    ]
+    run = recorded(
+        replies=orjson.dumps(replies), writes=(Write("heater", "on", True, 2, done=True),)
+    )
+    document = exporting.test_document([run])
+    (case,) = map(mapping, sequence(document["cases"]))
+    assert mapping(case["given"])["commit"] == [
+        {"device": "heater", "ms": 40, "reached": 2},
+        {"device": "heater", "reached": 1},
+        {"device": "heater", "error": "Denied"},
+    ]
+    assert "fetch" not in mapping(case["given"])
+    file = fixtures.read(PATH, orjson.dumps(document), {})
+    assert (file.problems, len(file.fixtures[0].commits)) == ((), 3)
+
+
 def test_what_was_exported_reads_as_a_test_that_the_recorded_answer_passes():
     runs = [
         recorded("a", replies=orjson.dumps(REPLIES), state=b'{"n":2}'),

@@ -115,6 +115,37 @@ def test_what_services_answered_is_given_again_though_its_secrets_were_not_kept(
     assert ended.err == "the same: Succeeded, 1 line logged, 0 writes\n"
 
 
+COMMITTING = b"""\
+async function main() {
+  Device.setDeviceStatus("heater", "power", true);
+  console.log((await Device.commitDevice("heater", 2)).reached);
+}
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--script", "FILE")], ids=["again", "another script"])
+def test_what_became_of_a_commit_is_told_again(
+    command_line: CommandLine, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    reply = {"n": 0, "op": "commit", "alias": "heater", "qos": 2, "ok": True, "reached": 1, "ms": 9}
+    digest = "sha256:" + hashlib.sha256(COMMITTING).hexdigest()
+    made = recording(
+        digest=digest,
+        replies=orjson.dumps([reply]),
+        logs=(LogLine("info", "1"),),
+        writes=(Write("heater", "power", True, 2, done=True),),
+    )
+    document = orjson.loads(recordings.encoded(made, key=KEY))
+    other = tmp_path / "other.js"
+    other.write_bytes(COMMITTING + b"// changed\n")
+    given = [str(other) if it == "FILE" else it for it in arguments]
+    operations = FakeOperations(recording_documents=[document], artifacts={digest: COMMITTING})
+    with listening(operations) as door:
+        ended = replayed(command_line, door, *given)
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err.endswith("the same: Succeeded, 1 line logged, 1 write\n")
+
+
 def test_the_same_script_answers_the_same_secrets_being_stand_ins(
     command_line: CommandLine, door: Door
 ) -> None:

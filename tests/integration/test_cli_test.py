@@ -180,6 +180,62 @@ cases:
     assert command_line("test", str(rules)).code == 0
 
 
+WAITING_RULE = """\
+async function main() {
+  const answer = await fetch("https://api.example/levels?for=lamp");
+  Device.setDeviceStatus("lamp", "brightness", (await answer.json()).level);
+  const began = performance.now();
+  try {
+    const { reached, code } = await Device.commitDevice("lamp", 2);
+    console.log(reached, code, performance.now() - began);
+  } catch (error) {
+    console.log(error.name, error.code);
+  }
+  Device.setDeviceStatus("lamp", "power", true);
+  console.log((await Device.commitDevice("lamp", 1)).reached);
+}
+"""
+
+
+def test_what_becomes_of_commits_is_given_like_answers_and_all_is_well_without(
+    command_line: CommandLine, rules: Path
+) -> None:
+    (rules / "scripts/lamp/1.0.0.js").write_text(WAITING_RULE)
+    write_tests(
+        rules,
+        """
+given:
+  fetch: [{url: "https://api.example/levels?for=lamp", json: {level: 7}}]
+cases:
+  - name: all is well
+    then:
+      logs: ["2 undefined 0", "1"]
+      writes: {lamp: {brightness: {value: 7, qos: 2}, power: {value: true, qos: 1}}}
+      fetches: ["GET https://api.example/levels?for=lamp"]
+  - name: the lamp is slow
+    given: {commit: [{device: lamp, reached: 1, ms: 2500}, {device: lamp, reached: 0}]}
+    then: {logs: ["1 NotConverged 2500", "0"]}
+  - name: it is refused
+    given: {commit: [{device: lamp, error: Denied}]}
+    then: {logsContain: ["Denied undefined"]}
+  - name: the cluster is away
+    given: {commit: [{device: lamp, error: Failed}]}
+    then: {logsContain: ["Error Failed"]}
+""",
+    )
+    ended = command_line("test", str(rules))
+    assert (ended.code, ended.out) == (0, "ok    scripts/lamp/1.0.0.test.yaml  4 passed\n")
+
+
+def test_a_commit_of_a_device_that_the_manifest_does_not_grant_is_a_mistake(
+    command_line: CommandLine, rules: Path
+) -> None:
+    write_tests(rules, "cases: [{name: x, given: {commit: [{device: lmap}]}}]")
+    ended = command_line("test", str(rules))
+    assert ended.code == 1
+    assert '"lmap" is not in the writeSelector of the manifest; did you mean "lamp"?' in ended.out
+
+
 def test_a_place_that_the_manifest_does_not_allow_is_denied_as_in_production(
     command_line: CommandLine, rules: Path
 ) -> None:
