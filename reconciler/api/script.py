@@ -296,6 +296,20 @@ class ExecutePolicy(Model):
             "the end of it."
         ),
     )
+    priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=0,
+        description=(
+            "Which of several Scripts may write a property: what one of a higher priority has set "
+            "is kept for its `lease`. Among equal ones, and after that, the newest counts."
+        ),
+    )
+    lease: Duration | None = Field(
+        default=None,
+        description=(
+            "How long what it sets is kept from Scripts of a lower priority, counted from the last "
+            "run that set it, be it to the same value. Default 1m; of priority 0 none."
+        ),
+    )
     loop: Loop = Field(
         default=Loop.BREAK,
         strict=False,

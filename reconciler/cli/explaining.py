@@ -70,6 +70,20 @@ def _lines(found: JsonObject, now: datetime) -> Iterator[str]:
     yield "it runs"
     for trigger in map(mapping, sequence(found.get("triggers"))):
         yield from _trigger(trigger)
+    for number, write in enumerate(map(mapping, sequence(found.get("writes")))):
+        if not number:
+            yield "of what it may write, these are set by a Script:"
+        yield _write(write, name, now)
+
+
+def _write(write: JsonObject, name: str, now: datetime) -> str:
+    by = "this one" if write.get("by") == name else f"{text(write.get('by'))}"
+    held = text(write.get("heldUntil"))
+    until = f", held with priority {write.get('priority')} until {held}" if held else ""
+    return (
+        f"  {text(write.get('device'))}/{text(write.get('property'))} is to be "
+        f"{_shown(write.get('desired'))}, by {by} {tables.age(write.get('at'), now)} ago{until}"
+    )
 
 
 def _trigger(trigger: JsonObject) -> Iterator[str]:

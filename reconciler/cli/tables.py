@@ -191,8 +191,9 @@ def _effects(item: JsonObject, _now: datetime) -> str:
     changed = [text(entry) for entry in sequence(item.get("changed"))]
     unchanged = len(sequence(item.get("unchanged")))
     refused = [f"refused {text(entry)}" for entry in sequence(item.get("refused"))]
+    held = [f"outranked {text(entry)}" for entry in sequence(item.get("outranked"))]
     same = [f"{unchanged} unchanged"] if unchanged else []
-    return ", ".join([*changed, *refused, *same]) or "-"
+    return ", ".join([*changed, *refused, *held, *same]) or "-"
 
 
 def _logs(item: JsonObject, _now: datetime) -> str:

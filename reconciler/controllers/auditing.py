@@ -54,4 +54,6 @@ def _run(record: RunRecord) -> Json:
         found["changed"] = record.changed
     if record.refused:
         found["refused"] = record.refused
+    if record.outranked:
+        found["outranked"] = record.outranked
     return found

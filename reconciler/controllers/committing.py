@@ -60,6 +60,8 @@ class Commits:
         flight.changed += effects.changed
         flight.unchanged += effects.unchanged
         flight.refused += effects.refused
+        flight.outranked += effects.outranked
+        flight.warnings += effects.warnings
         if effects.refused:
             code = "Failed" if effects.failed else "Denied"
             self._count(commit, "failed" if effects.failed else "refused")

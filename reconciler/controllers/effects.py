@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from reconciler.api.meta import duration
 from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.world import World
 from reconciler.core import desired, twins
+from reconciler.core.conditions import rfc3339
 from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.models import Refused
 from reconciler.core.objects import FIELD_MANAGER, ObjectKey
@@ -26,6 +28,8 @@ from reconciler.ports.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
+# How long a Script of a priority holds what it has set, where it does not say. Seconds.
+LEASE = 60.0
 # Somebody else writes the same device at the same moment: read, decide, write again.
 TRIES = 4
 
@@ -49,12 +53,22 @@ class Effects:
     changed: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    # What a Script of a higher priority holds, and a sentence for each.
+    outranked: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     # The first refusal or failure, as a sentence.
     message: str = ""
     # Whether the platform failed, rather than the script asked for too much.
     failed: bool = False
     # Where the values of each device stand that are desired now, changed or not.
     accepted: dict[ObjectKey, Accepted] = field(default_factory=dict, compare=False)
+
+    def outrank(self, what: str, holder: Origin) -> None:
+        self.outranked.append(what)
+        self.warnings.append(
+            f"{what} is not written: Script {holder.script} (priority {holder.priority}) holds the "
+            f"property until {rfc3339(holder.until)}"
+        )
 
     def refuse(self, what: str, why: str) -> None:
         self.refused.append(what)
@@ -135,6 +149,7 @@ class DesiredWriter:
             ("written", len(effects.changed)),
             ("unchanged", len(effects.unchanged)),
             ("refused", len(effects.refused)),
+            ("outranked", len(effects.outranked)),
         ):
             if count:
                 self._metrics.desired_writes_total.labels(label).inc(count)
@@ -194,6 +209,9 @@ class DesiredWriter:
             if record is None or not values:
                 return
             patch = desired.patch(record, values, by=self._origin(flight), forced=values)
+            if not patch.ops:
+                # It is somebody else's by now.
+                return
             try:
                 async with self._leadership.writing(key.namespace):
                     answer = await self._acting_for(flight).json_patch(
@@ -207,13 +225,16 @@ class DesiredWriter:
                 log.warning("desired not repeated", extra={"key": str(key), "why": error.reason})
 
     def _origin(self, flight: InFlight) -> Origin:
-        run = flight.run
+        run, policy, now = flight.run, flight.runnable.spec.execute_policy, self._clock.now()
+        lease = duration(policy.lease).total_seconds() if policy.lease else LEASE
         return Origin(
             run_id=run.key.run_id,
             script=run.script.name,
-            at=self._clock.now(),
+            at=now,
             depth=run.depth,
             chain=run.chain,
+            priority=policy.priority,
+            until=now + lease if policy.priority else 0.0,
         )
 
     async def _patch(
@@ -258,6 +279,8 @@ class DesiredWriter:
                     continue
                 effects.changed += [f"{key.name}/{p}={writes[p]}" for p in patch.changed]
                 effects.unchanged += [f"{key.name}/{p}={writes[p]}" for p in patch.unchanged]
+                for name, holder in patch.outranked.items():
+                    effects.outrank(f"{key.name}/{name}={writes[name]}", holder)
                 effects.accepted[key] = Accepted(dict(writes), before, version)
                 return
         except ObjectNotFound:

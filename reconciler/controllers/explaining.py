@@ -8,6 +8,7 @@ from reconciler.api.script import ScriptStatus
 from reconciler.controllers.dispatching import Dispatcher
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
+from reconciler.core import origins
 from reconciler.core.conditions import rfc3339
 from reconciler.core.objects import Json, JsonObject, ObjectKey
 from reconciler.core.runqueue import RunQueue
@@ -40,6 +41,7 @@ class Explainer:
             "canRun": subscription is not None,
             "why": "" if subscription is not None else _hindrance(record),
             "triggers": self._triggers(record, subscription),
+            "writes": self._writes(record),
             "waiting": [
                 {
                     "cause": run.cause.value,
@@ -105,6 +107,32 @@ class Explainer:
                 for twin in device.twins
             ],
         }
+
+    def _writes(self, record: ScriptRecord) -> list[Json]:
+        """What is desired of the properties that a run of any Script has set."""
+        if record.spec is None:
+            return []
+        now = self.clock.now()
+        found: list[Json] = []
+        for name in sorted(set(record.spec.write_selector.match_names.values())):
+            device = self.world.device(ObjectKey(record.key.namespace, name))
+            for twin in device.twins if device is not None else ():
+                assert device is not None  # noqa: S101 - it has twins
+                origin = origins.of(device.origins, twin.name, twin.desired)
+                if origin is not None:
+                    found.append(
+                        {
+                            "device": name,
+                            "property": twin.name,
+                            "desired": twin.desired,
+                            "by": origin.script,
+                            "run": origin.run_id,
+                            "priority": origin.priority,
+                            "at": rfc3339(origin.at),
+                            "heldUntil": rfc3339(origin.until) if origin.until > now else "",
+                        }
+                    )
+        return found
 
     def _next(self, subscription: Subscription | None) -> str:
         if subscription is None or subscription.schedule is None:

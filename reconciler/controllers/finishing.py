@@ -46,6 +46,8 @@ class Finisher:
         effects.changed[:0] = flight.changed
         effects.unchanged[:0] = flight.unchanged
         effects.refused[:0] = flight.refused
+        effects.outranked[:0] = flight.outranked
+        effects.warnings[:0] = flight.warnings
         run, now = flight.run, self.clock.now()
         if run.cause is Cause.READ_CHANGE and effects.changed:
             self.metrics.effect_latency_seconds.observe(max(now - run.created_at, 0.0))
@@ -65,7 +67,11 @@ class Finisher:
             changed=tuple(effects.changed),
             unchanged=tuple(effects.unchanged),
             refused=tuple(effects.refused),
-            logs=tuple(LogLine(*line) for line in result.logs),
+            outranked=tuple(effects.outranked),
+            logs=(
+                *(LogLine(*line) for line in result.logs),
+                *(LogLine("warn", it) for it in effects.warnings),
+            ),
             uid=run.uid,
             version=flight.runnable.version,
             depth=run.depth,
@@ -97,6 +103,7 @@ class Finisher:
                 changed=len(effects.changed),
                 unchanged=len(effects.unchanged),
             ),
+            outranked=flight.environment.text("; ".join(effects.warnings)),
         )
         for listener in self.listeners:
             listener(told)

@@ -325,6 +325,7 @@ def _paused(flight: InFlight, commits: Sequence[Commit], since: float) -> JsonOb
         "changed": [hide(it) for it in flight.changed],
         "unchanged": [hide(it) for it in flight.unchanged],
         "refused": [hide(it) for it in flight.refused],
+        "outranked": [hide(it) for it in flight.outranked],
         "logs": [],
     }
 
@@ -346,5 +347,6 @@ def _run(record: RunRecord) -> JsonObject:
         "changed": list(record.changed),
         "unchanged": list(record.unchanged),
         "refused": list(record.refused),
+        "outranked": list(record.outranked),
         "logs": [{"level": line.level, "text": line.text} for line in record.logs],
     }

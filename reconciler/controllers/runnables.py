@@ -109,6 +109,8 @@ class InFlight:
     changed: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    outranked: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:

@@ -100,6 +100,8 @@ class Scripts:
         self._facts: dict[str, RunFacts] = {}
         # By UID: how it was found to be part of a circle, until its status says so.
         self._looping: dict[str, str] = {}
+        # By UID: those of which the last run could not write all that it wanted to.
+        self._outranked: set[str] = set()
         # Whose newest runs are in no status yet.
         self._untold: set[ObjectKey] = set()
         # By (namespace, digest): None while good, else why it cannot be loaded.
@@ -202,11 +204,20 @@ class Scripts:
         self._looping[uid] = message
         self.loop.add(key)
 
-    def run_finished(self, key: ObjectKey, uid: str, last: LastRun) -> None:
-        """Take the result of a run into the status; those of an earlier object are dropped."""
+    def run_finished(self, key: ObjectKey, uid: str, last: LastRun, *, outranked: str = "") -> None:
+        """Take the result of a run into the status; those of an earlier object are dropped.
+
+        `outranked` says what it could not write because another Script holds it: an event, when
+        that was not so of the run before.
+        """
         record = self._world.scripts.get(key)
         if record is None or record.uid != uid:
             return
+        if outranked and uid not in self._outranked:
+            self._events.warning(SCRIPTS, key, uid, "Outranked", outranked)
+            self._outranked.add(uid)
+        elif not outranked:
+            self._outranked.discard(uid)
         facts = self._facts_of(record)
         self._facts[uid] = RunFacts(
             last=last,
@@ -380,6 +391,7 @@ class Scripts:
         self._statuses.forget(record.key)
         self._facts.pop(record.uid, None)
         self._looping.pop(record.uid, None)
+        self._outranked.discard(record.uid)
         self.rollouts.forget(record)
         self.on_gone(record)
 

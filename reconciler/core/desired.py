@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import structs
@@ -31,8 +31,9 @@ _EDGE_NAME: Final = re.compile(r"[A-Za-z0-9_.,:/@#-]{1,128}")
 class DesiredPatch:
     """A JSON patch, and the properties that it changes and that it has no need to.
 
-    `ops` is empty exactly when nothing changes. A patch that fails its tests met another state
-    than its record: take the newer record and make another.
+    `outranked` are those that it may not, with the run that holds each. `ops` is empty when there
+    is nothing to write. A patch that fails its tests met another state than its record: take the
+    newer record and make another.
     """
 
     key: ObjectKey
@@ -40,6 +41,7 @@ class DesiredPatch:
     ops: tuple[JsonObject, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
+    outranked: Mapping[str, Origin] = field(default_factory=dict)
 
 
 def check(model: ModelRecord | None, name: str, value: Value) -> str | Refused:
@@ -71,11 +73,11 @@ def patch(
 ) -> DesiredPatch:
     """What sets `writes` (text by property, as `check` gave it) and names the run as their origin.
 
-    A value that is desired already is left out, unless its property is in `forced`. All of it
-    happens or nothing does: every place is tested by UID, index and name, what is kept of origins
-    as it was read, and where something must be added that was not there, by resourceVersion.
-    `metadata` beside a desired value stays, because KubeEdge keeps the type of v1alpha2 twins
-    there.
+    A value that is desired already is left out, unless its property is in `forced`; so is one that
+    a Script of a higher priority holds. All else happens or nothing does: every place is tested by
+    UID, index and name, what is kept of origins as it was read, and where something must be added
+    that was not there, by resourceVersion. `metadata` beside a desired value stays, because
+    KubeEdge keeps the type of v1alpha2 twins there.
     """
     twins = {twin.name: twin for twin in record.twins}
     parent, entries, name_field = (
@@ -85,12 +87,21 @@ def patch(
     )
     changed: list[str] = []
     unchanged: list[str] = []
+    held: list[str] = []
+    outranked: dict[str, Origin] = {}
     ops: list[JsonObject] = []
     missing: list[JsonObject] = []
     for name, value in writes.items():
         twin = twins.get(name)
-        if twin is not None and twin.desired == value and name not in forced:
+        before = twin.desired if twin is not None else None
+        holder = origins.holder(record.origins, name, before, by)
+        if before == value and (name not in forced or holder is not None):
             unchanged.append(name)
+            if holder is None and origins.is_to_hold(record.origins, name, before, by):
+                held.append(name)
+            continue
+        if holder is not None:
+            outranked[name] = holder
             continue
         changed.append(name)
         if twin is None or twin.position is None:
@@ -101,15 +112,11 @@ def patch(
             ops.append(add({"value": value}, parent, entries, twin.position, "desired"))
         else:
             ops.append(add(value, parent, entries, twin.position, "desired", "value"))
-    if changed:
-        if missing:
-            ops += _appended(record, missing, parent, entries)
-        marks = {name: origins.mark(writes[name]) for name in changed}
-        kept = origins.written(record.origins, structs.replace(by, marks=marks))
-        if record.has_annotations:
-            ops.append(add(kept, "metadata", "annotations", ANNOTATION_CAUSE))
-        else:
-            ops.append(add({ANNOTATION_CAUSE: kept}, "metadata", "annotations"))
+    if missing:
+        ops += _appended(record, missing, parent, entries)
+    if changed or held:
+        marks = {name: origins.mark(writes[name]) for name in (*changed, *held)}
+        ops.append(_signed(record, structs.replace(by, marks=marks)))
         if record.origins:
             # Of two runs that write at the same moment none forgets the other.
             ops.insert(0, test(record.origins, "metadata", "annotations", ANNOTATION_CAUSE))
@@ -123,7 +130,15 @@ def patch(
         ops=tuple(ops),
         changed=tuple(changed),
         unchanged=tuple(unchanged),
+        outranked=outranked,
     )
+
+
+def _signed(record: DeviceRecord, by: Origin) -> JsonObject:
+    kept = origins.written(record.origins, by)
+    if record.has_annotations:
+        return add(kept, "metadata", "annotations", ANNOTATION_CAUSE)
+    return add({ANNOTATION_CAUSE: kept}, "metadata", "annotations")
 
 
 def _appended(

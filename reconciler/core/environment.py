@@ -58,6 +58,7 @@ class Environment:
             changed=tuple(map(self.text, record.changed)),
             unchanged=tuple(map(self.text, record.unchanged)),
             refused=tuple(map(self.text, record.refused)),
+            outranked=tuple(map(self.text, record.outranked)),
             logs=tuple(line._replace(text=self.text(line.text)) for line in record.logs),
         )
 

@@ -94,6 +94,25 @@ def of(kept: str, name: str, value: str | None) -> Origin | None:
     return None
 
 
+def holder(kept: str, name: str, value: str | None, by: Origin) -> Origin | None:
+    """The run of another Script that keeps `by` from setting a property; `value` is desired."""
+    held = of(kept, name, value)
+    if held is None or held.script == by.script or held.priority <= by.priority:
+        return None
+    return held if by.at < held.until else None
+
+
+def is_to_hold(kept: str, name: str, value: str | None, by: Origin) -> bool:
+    """Whether `by`, which sets what is desired already, has to say so to keep others from it."""
+    lease = by.until - by.at
+    held = of(kept, name, value)
+    if lease <= 0:
+        return False
+    # Often enough to leave no gap, and not with every run.
+    is_held = held is not None and held.until - by.at > lease / 2
+    return held is None or not is_held or held.priority < by.priority
+
+
 def mark(value: str) -> str:
     """Tells values apart that stand beside it anyway; not made to keep one secret."""
     return f"{zlib.crc32(value.encode(errors='replace')):08x}"

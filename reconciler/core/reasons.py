@@ -73,6 +73,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "DeviceModelNotInRepository": "A DeviceModel that the repository does not hold",
     "DeviceNotInRepository": "A Device that the repository does not hold",
     "ScriptNotInRepository": "A Script that another waits for and the repository does not hold",
+    "SeveralWriters": "Scripts of one priority that write one property",
     "TriggerCycle": "Scripts that set each other off",
     "VersionImmutable": "A published version with other bytes",
     "VersionTwice": "One version in two files",

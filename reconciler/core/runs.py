@@ -223,6 +223,7 @@ class RunRecord:
     changed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    outranked: tuple[str, ...] = ()
     logs: tuple[LogLine, ...] = ()
     uid: str = ""
     version: str = ""

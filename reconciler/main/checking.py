@@ -20,7 +20,7 @@ from reconciler.adapters.packages import Packed
 from reconciler.adapters.worktree import WorkTree
 from reconciler.api.repository import RepositoryFile
 from reconciler.api.script import ScriptType
-from reconciler.core import cycles, devicechecks, layout
+from reconciler.core import cycles, devicechecks, layout, writers
 from reconciler.core import uses as using
 from reconciler.core.admission import Desired, Scope
 from reconciler.core.crosscheck import crosscheck
@@ -212,7 +212,9 @@ async def tried(
         known = using.ANYTHING if artifact is None else uses.get(artifact, using.ANYTHING)
         capabilities.append(using.capability(key, desired.script, known))
         problems.extend(using.problems(desired, known, devices))
-    problems.extend(cycles.triggers(scripts, capabilities, Places(checked.files)))
+    places = Places(checked.files)
+    problems.extend(cycles.triggers(scripts, capabilities, places))
+    problems.extend(writers.problems(scripts, capabilities, places))
     return replace(
         checked,
         problems=_ordered(problems),

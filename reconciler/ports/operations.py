@@ -21,9 +21,9 @@ class Operations(Protocol):
     [{name, reported, desired, type, timestamp}]}` with absent values as null. A run is
     `{"id", "script": {namespace, name}, "cause", "depth", "chain", "outcome", "message",
     "revision", "digest", "createdAt", "finishedAt" (RFC 3339), "durationMicroseconds", "changed",
-    "unchanged", "refused": ["<device>/<property>=<value>"], "logs": [{level, text}]}`; `depth` runs
-    led to it by what they wrote, of which the first is `chain`. The outcome of one that waits for
-    its devices is "Waiting", and its `finishedAt` is empty.
+    "unchanged", "refused", "outranked": ["<device>/<property>=<value>"], "logs": [{level, text}]}`;
+    `depth` runs led to it by what they wrote, of which the first is `chain`. The outcome of one
+    that waits for its devices is "Waiting", and its `finishedAt` is empty.
     """
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]: ...

@@ -86,12 +86,16 @@ class LogLine(OpenModel):
 class Run(OpenModel):
     """A finished run, or one that waits for its devices: its outcome is `Waiting`.
 
-    `changed`, `unchanged` and `refused` read `<device>/<property>=<value>`.
+    `changed`, `unchanged`, `refused` and `outranked`, what a Script of a higher priority holds,
+    read `<device>/<property>=<value>`. `depth` runs led to it by what they wrote, and `chain` is
+    the first of them.
     """
 
     id: str
     script: Key
     cause: str
+    depth: int
+    chain: str
     outcome: str
     message: str
     revision: str
@@ -102,6 +106,7 @@ class Run(OpenModel):
     changed: list[str]
     unchanged: list[str]
     refused: list[str]
+    outranked: list[str]
     logs: list[LogLine]
 
 
@@ -125,6 +130,7 @@ class Explanation(OpenModel):
     can_run: bool
     why: str
     triggers: list[dict[str, JsonValue]]
+    writes: list[dict[str, JsonValue]]
     waiting: list[dict[str, JsonValue]]
     in_flight: int
     executors: int

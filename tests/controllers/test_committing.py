@@ -7,7 +7,9 @@ from typing import Any
 import orjson
 
 from reconciler.controllers.committing import FIRST_DRIVE
-from reconciler.core.objects import DEVICES_V1BETA1, SCRIPTS
+from reconciler.core import origins
+from reconciler.core.objects import ANNOTATION_CAUSE, DEVICES_V1BETA1, SCRIPTS
+from reconciler.core.origins import Origin
 from reconciler.core.runs import Cause, Commit, ExecutorId, Outcome, Pause, RunId, RunKey, Write
 from reconciler.core.twins import decode_device
 from reconciler.errors import ClusterUnavailable
@@ -24,13 +26,19 @@ async def paused(
 ) -> tuple[ExecutorId, RunKey]:
     """A run that was sent, and waits for what it has committed."""
     executor = await deployed(rig, **{**WEBHOOK, **policy})
+    return executor, await paused_on(rig, executor, *writes, level=level, timeout_ms=timeout_ms)
+
+
+async def paused_on(
+    rig: Rig, executor: ExecutorId, *writes: Write, level: int = 2, timeout_ms: int = 0
+) -> RunKey:
     await rig.operations.trigger(SCRIPT, cause=Cause.WEBHOOK, event=b"1")
     await rig.clock.settle()
     key = rig.sessions.runs(executor)[-1]
     commit = Commit(0, "fan", level, writes or (ON,), timeout_ms)
     rig.sessions.pause(executor, Pause(key=key, commits=(commit,), duration_us=5))
     await rig.clock.settle()
-    return executor, key
+    return key
 
 
 def sent(rig: Rig, run_id: RunId) -> list[dict[str, Any]]:
@@ -180,6 +188,40 @@ def test_what_somebody_else_wants_instead_is_neither_waited_for_nor_fought():
             )
             await rig.clock.advance(3600)
             assert await rig.desired("state") == "auto"
+
+    finish(check())
+
+
+def test_what_a_script_of_a_higher_priority_holds_is_not_waited_for():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor = await deployed(rig, **WEBHOOK)
+            now = rig.clock.now()
+            marks = {"state": origins.mark("off")}
+            held = Origin(
+                run_id=RunId("r0"), script="boost", at=now, priority=5, until=now + 60, marks=marks
+            )
+            annotations = {ANNOTATION_CAUSE: origins.written("", held)}
+            await rig.cluster.real.merge_patch(
+                DEVICES_V1BETA1,
+                SWITCH,
+                {"metadata": {"annotations": annotations}},
+                field_manager="x",
+            )
+            await rig.sync()
+            key = await paused_on(rig, executor)
+            [reply] = sent(rig, key.run_id)[1]["replies"]
+            assert (reply["code"], reply["reached"], reply["message"]) == (
+                "NotConverged",
+                0,
+                "state=off is desired by now",
+            )
+            rig.sessions.answer(executor, ok(key, ON._replace(done=True)))
+            await rig.clock.settle()
+            record = rig.runs.get(key.run_id)
+            assert record is not None
+            assert (record.outcome, record.outranked) == (Outcome.SUCCEEDED, ("switch/state=on",))
 
     finish(check())
 

@@ -206,6 +206,7 @@ def test_run_is_shown_as_the_port_says():
             "changed": ["switch/state=on"],
             "unchanged": [],
             "refused": [],
+            "outranked": [],
             "logs": [{"level": "info", "text": "hot"}],
         }
     ]

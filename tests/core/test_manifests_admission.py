@@ -37,8 +37,8 @@ def spec(line: str) -> str:
             spec("executePolicy: {zzz: 1}"),
             6,
             "/spec/executePolicy/zzz",
-            'unknown field "zzz"; known here: readChange, when, debounce, throttle, loop, webhook, mqtt, '
-            "cron, startingDeadline, jitter, qos, runOnDeploy",
+            'unknown field "zzz"; known here: readChange, when, debounce, throttle, priority, lease, '
+            "loop, webhook, mqtt, cron, startingDeadline, jitter, qos, runOnDeploy",
             id="a field that resembles none",
         ),
         pytest.param(

@@ -79,6 +79,58 @@ def test_any_text_is_read_as_something(kept):
     assert all(isinstance(it, Origin) for it in origins.read(kept))
 
 
+PRIORITIES = st.integers(0, 2)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from(["a", "b", "c"]),
+            PRIORITIES,
+            st.sampled_from(["on", "off"]),
+        )
+    )
+)
+def test_a_property_has_the_highest_priority_that_still_holds_it_then_the_newest(writes):
+    """Against a model that has the whole history: who set what when, with a lease of 3."""
+    kept, value, now = "", None, 0.0
+    holds: tuple[str, int, float] = ("", 0, 0.0)
+    for number, (pause, script, priority, wanted) in enumerate(writes):
+        now += pause
+        until = now + 3.0 if priority else 0.0
+        by = Origin(
+            run_id=RunId(f"r{number}"), script=script, at=now, priority=priority, until=until
+        )
+        who, theirs, held_until = holds
+        may = who == script or theirs <= priority or now >= held_until
+        assert (origins.holder(kept, "p", value, by) is None) == may
+        if not may:
+            continue
+        if value != wanted or origins.is_to_hold(kept, "p", value, by):
+            kept = origins.written(kept, replace(by, marks={"p": origins.mark(wanted)}))
+            value, holds = wanted, (script, priority, until)
+        found = origins.of(kept, "p", value)
+        if found is not None and priority:
+            # Whoever has just set it, or found it set, is held up for by at least half a lease.
+            assert (found.priority >= priority, found.until - now > 1.5) == (True, True)
+
+
+def test_a_person_ends_what_a_script_holds():
+    high = replace(run(1, p="on"), priority=5, until=100.0)
+    low = Origin(run_id=RunId("r2"), script="other", at=2.0)
+    kept = origins.written("", high)
+    assert origins.holder(kept, "p", "on", low) == high
+    assert origins.holder(kept, "p", "off", low) is None
+
+
+def test_one_without_priority_holds_nothing_and_writes_nothing_to_say_so():
+    kept = origins.written("", run(1, p="on"))
+    again = Origin(run_id=RunId("r2"), script="other", at=2.0)
+    assert origins.holder(kept, "p", "on", again) is None
+    assert not origins.is_to_hold(kept, "p", "on", again)
+
+
 def test_the_newest_is_kept_whole_and_of_the_others_as_many_as_there_is_room_for():
     kept = ""
     for number in range(1_000):

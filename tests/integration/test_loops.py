@@ -87,9 +87,9 @@ class House:
             return NOTHING
         return next((it for it in found if it["metadata"]["name"] == name), NOTHING)
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, *, start: int = 0) -> None:
         where = f"webhook?namespace={TEAM}&name={name}&wait=20"
-        ask(f"{self.web}/api/v1alpha1/{where}", method="POST", body={"start": 0})
+        ask(f"{self.web}/api/v1alpha1/{where}", method="POST", body={"start": start})
 
     def runs(self, name: str) -> list[Any]:
         where = f"runs?namespace={TEAM}&script={name}&limit=1000"
@@ -165,3 +165,21 @@ def test_two_rules_that_may_go_on_and_wait_between_their_runs(
     with house(tmp_path, git, *rules) as it:
         it.begin("ping")
         wait_until(lambda: len(it.runs("ping")) > DEFAULT_LIMITS.depth, what="it goes on")
+
+
+def test_a_rule_that_is_outranked_succeeds_and_is_told_of_who_holds_the_property(
+    tmp_path: Path, git: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = (adder("guard", "a", "b", priority=10, lease="1h"), adder("comfort", "a", "b"))
+    with house(tmp_path, git, *rules) as it:
+        it.begin("guard")
+        it.begin("comfort", start=40)
+        [run] = [run for run in it.runs("comfort") if run["cause"] == "Webhook"]
+        assert (run["outcome"], run["changed"], run["outranked"]) == (
+            "Succeeded",
+            [],
+            ["b/value=41"],
+        )
+        told = CommandLine(capsys)("explain", "comfort", "-n", TEAM, "--controller", it.web).out
+        assert "b/value is to be '1', by guard " in told
+        assert ", held with priority 10 until " in told
