@@ -47,9 +47,9 @@ log = logging.getLogger(__name__)
 
 # A load takes milliseconds; only one that takes longer is worth a status of its own.
 LOAD_PATIENCE = 0.5
-# Runs that end as the one before them are counted at once and told together: a Script may run
-# hundreds of times a second, and to reconcile it takes as long as to run it.
-COUNT_SECONDS = 0.1
+# Runs that end as the one before them are counted at once and told together: to reconcile a Script
+# takes as long as to run it, and its status is written every few seconds at most.
+COUNT_SECONDS = 1.0
 # How soon an artifact is asked for again that could not be fetched.
 ARTIFACT_RETRY = timedelta(seconds=5)
 # How soon a register elsewhere is asked again for what a person has to mend: it tells nobody when

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ from reconciler.core.objects import (
 from reconciler.core.runs import Cause, Outcome, RunRecord
 from reconciler.main import logs, secretfiles
 from reconciler.main.assembly import Controller
-from reconciler.main.serving import validate
+from reconciler.main.serving import COLLECTED_AFTER, validate
 from reconciler.main.simulation import simulated
 from reconciler.ports.clock import Clock
 from reconciler.ports.narration import Narration
@@ -183,7 +184,9 @@ async def up(
 ) -> None:
     """Deploy one repository on this machine, until cancelled."""
     logs.configure(settings)
+    gc.set_threshold(*COLLECTED_AFTER)
     async with running(settings, name, spec) as local:
+        gc.freeze()
         controller = local.controller
         tell(controller, narrator)
         web = f"http://{controller.addresses.web}"

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
+import orjson
 
 from reconciler.adapters.embedded import EmbeddedCluster
 from reconciler.adapters.mqtt import MqttBroker
@@ -14,7 +17,8 @@ from reconciler.adapters.mqtt_devices import MqttDevices
 from reconciler.adapters.simulator import Bridge, Simulator
 from reconciler.controllers.reflecting import Reflector
 from reconciler.core import mqtt_twin
-from reconciler.core.objects import DEVICES_V1BETA1, JsonObject
+from reconciler.core.documents import Document
+from reconciler.core.objects import DEVICES_V1BETA1, JsonObject, ObjectKey
 from reconciler.core.store import Delta, Store
 from reconciler.ports.clock import Clock
 
@@ -28,6 +32,30 @@ class Driving:
     count: Callable[[str], None]
 
 
+class _DeviceDocument(Document):
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: msgspec.Raw = msgspec.Raw(b"null")
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """What drives devices looks at what is wanted of them; what is reported came from it."""
+
+    spec: bytes
+    status: msgspec.Raw = field(compare=False)
+
+    def document(self, key: ObjectKey) -> JsonObject:
+        return {
+            "metadata": {"namespace": key.namespace, "name": key.name},
+            "spec": orjson.loads(self.spec),
+            "status": orjson.loads(bytes(self.status)),
+        }
+
+
+def _device(found: _DeviceDocument) -> _Device:
+    return _Device(bytes(found.spec), found.status)
+
+
 @asynccontextmanager
 async def simulated(
     cluster: EmbeddedCluster, clock: Clock, driving: Driving | None = None
@@ -37,21 +65,22 @@ async def simulated(
     simulator = Simulator(bridge.receive, clock)
     behind = _Behind(cluster, driving, clock) if driving is not None else None
 
-    def observe(deltas: Sequence[Delta[JsonObject]]) -> None:
+    def observe(deltas: Sequence[Delta[_Device]]) -> None:
         for delta in deltas:
-            if delta.new is None:
+            device = None if delta.new is None else delta.new.document(delta.key)
+            if device is None:
                 simulator.forget(delta.key)
             else:
-                simulator.observe(delta.new)
-        if behind is not None:
-            behind.observe(deltas)
+                simulator.observe(device)
+            if behind is not None:
+                behind.observe(delta.key, device)
 
-    store: Store[JsonObject] = Store()
+    store: Store[_Device] = Store()
     reflector = Reflector(
         cluster,
         DEVICES_V1BETA1,
-        shape=dict,
-        decode=lambda obj: obj,
+        shape=_DeviceDocument,
+        decode=_device,
         store=store,
         clock=clock,
         on_deltas=observe,
@@ -84,12 +113,11 @@ class _Behind:
         self._driving = asyncio.create_task(self._devices.run())
         self._broker.on_connected.append(self._devices.connected)
 
-    def observe(self, deltas: Sequence[Delta[JsonObject]]) -> None:
-        for delta in deltas:
-            if delta.new is None:
-                self._devices.forget(delta.key)
-            else:
-                self._devices.observe(delta.new)
+    def observe(self, key: ObjectKey, device: JsonObject | None) -> None:
+        if device is None:
+            self._devices.forget(key)
+        else:
+            self._devices.observe(device)
         if len(self._devices) and not self._is_subscribed:
             self._is_subscribed = True
             for topic_filter in mqtt_twin.FILTERS:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,7 +221,7 @@ class EmbeddedCluster:
             raise ObjectExists(f"{resource.kind} {key} already exists")
         document = documents.new(resource, obj, uid=str(uuid.uuid4()), now=self._now())
         owners = ownership.updated({}, document, {}, manager=field_manager)
-        return await self._write(resource, key, None, document, owners)
+        return await self._write(resource, key, None, document, _packed(owners))
 
     async def apply(
         self, resource: Resource, obj: JsonObject, *, field_manager: str, force: bool = False
@@ -234,13 +235,13 @@ class EmbeddedCluster:
         if held is None:
             document = documents.new(resource, given, uid=str(uuid.uuid4()), now=self._now())
             owners: ownership.Owners = {f"{field_manager}/Apply": ownership.fields(given)}
-            return await self._write(resource, key, None, document, owners)
+            return await self._write(resource, key, None, document, _packed(owners))
         live = orjson.loads(held.document)
         merged, owners = ownership.apply(
             live, _owners(held.owners), given, manager=field_manager, force=force
         )
         settled = documents.settle(resource, live, merged, status=False)
-        return await self._write(resource, key, live, settled, owners)
+        return await self._write(resource, key, live, settled, _packed(owners))
 
     async def merge_patch(
         self,
@@ -277,7 +278,7 @@ class EmbeddedCluster:
         live = orjson.loads(held.document)
         if "deletionTimestamp" not in live["metadata"]:
             marked = documents.deleting(live, now=self._now())
-            await self._write(resource, key, live, marked, _owners(held.owners))
+            await self._write(resource, key, live, marked, held.owners)
 
     async def report_twins(
         self, resource: Resource, key: ObjectKey, reported: Mapping[str, JsonObject]
@@ -332,8 +333,10 @@ class EmbeddedCluster:
         status: bool,
     ) -> JsonObject:
         settled = documents.settle(resource, live, wanted, status=status)
-        owners = ownership.updated(live, settled, _owners(held.owners), manager=field_manager)
-        return await self._write(resource, key, live, settled, owners)
+        before = _owners(held.owners)
+        owners = ownership.updated(live, settled, before, manager=field_manager)
+        packed = held.owners if owners is before else _packed(owners)
+        return await self._write(resource, key, live, settled, packed)
 
     async def _write(
         self,
@@ -341,11 +344,10 @@ class EmbeddedCluster:
         key: ObjectKey,
         live: JsonObject | None,
         document: dict[str, Json],
-        owners: ownership.Owners,
+        packed: bytes,
     ) -> JsonObject:
         """Make `document` the object's state; it is durable when this returns."""
         self._check_writable()
-        packed = _packed(owners)
         if document == live:
             self._own(resource, key, packed)
             return document
@@ -435,6 +437,8 @@ def _number(resource_version: str) -> int:
     return int(resource_version)
 
 
+# Objects of one kind have mostly the same owners.
+@lru_cache(maxsize=1024)
 def _owners(packed: bytes) -> ownership.Owners:
     return {
         name: frozenset(tuple(path) for path in paths)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import jsonpatch
 import jsonpointer
 
+from reconciler.adapters.embedded import patching
 from reconciler.core import objects
 from reconciler.core.objects import Json, JsonObject, Resource, mapping
 from reconciler.errors import Conflict, ObjectInvalid
@@ -115,7 +116,7 @@ def json_patched(live: JsonObject, patch: Sequence[JsonObject]) -> JsonObject:
     `ObjectInvalid` for other paths that are not there and for what is no patch.
     """
     try:
-        return mapping(jsonpatch.apply_patch(live, list(patch)))
+        return patching.applied(live, patch)
     except jsonpatch.JsonPatchTestFailed as error:
         raise Conflict(f"{objects.reference_of(live)}: {error}") from error
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:

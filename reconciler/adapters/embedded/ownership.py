@@ -55,13 +55,21 @@ def apply(
 
 
 def updated(before: JsonObject, after: JsonObject, owners: Owners, *, manager: str) -> Owners:
-    """The owners after `manager` turned `before` into `after` by any other way than apply."""
+    """The owners after `manager` turned `before` into `after` by any other way than apply.
+
+    The very same object where they stay as they are.
+    """
     touched = frozenset(filter(_is_ownable, _differing(before, after, ())))
     if not touched:
         return owners
     mine = f"{manager}/Update"
+    held = owners.get(mine, frozenset())
+    others = [theirs for name, theirs in owners.items() if name != mine]
+    set_now = frozenset(path for path in touched if _is_leaf(after, path))
+    if set_now == touched <= held and all(touched.isdisjoint(theirs) for theirs in others):
+        return owners
     kept = {name: theirs - touched for name, theirs in owners.items()}
-    kept[mine] = kept.get(mine, frozenset()) | (touched & fields(after))
+    kept[mine] = kept.get(mine, frozenset()) | set_now
     return _clean(kept)
 
 
@@ -81,6 +89,16 @@ def _leaves(value: Json, path: Path) -> Iterator[Path]:
             yield from _leaves(child, (*path, name))
     else:
         yield path
+
+
+def _is_leaf(document: JsonObject, path: Path) -> bool:
+    """Whether `path` is among the `fields` of `document`."""
+    value: Json = document
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return not (isinstance(value, Mapping) and value)
 
 
 def _differing(before: Json, after: Json, path: Path) -> Iterator[Path]:
