@@ -93,18 +93,20 @@ class SqliteRecordings:
         self._bytes = self._measured()
         self._flushes = 0
 
-    def put(self, recording: Recording) -> None:
+    def put(self, recording: Recording) -> bool:
         size = recording.size
         if size > MAX_RECORDING:
-            return
+            return False
         ring = self._pending.get(recording.uid)
         if ring is None:
             ring = self._pending[recording.uid] = deque()
         elif len(ring) >= self._keep:
             self._pending_bytes -= ring.popleft().size
-        if self._pending_bytes + size <= MAX_PENDING:
-            ring.append(recording)
-            self._pending_bytes += size
+        if self._pending_bytes + size > MAX_PENDING:
+            return False
+        ring.append(recording)
+        self._pending_bytes += size
+        return True
 
     async def get(self, run_id: RunId) -> JsonObject | None:
         for recording in self._unwritten():

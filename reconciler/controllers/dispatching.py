@@ -106,7 +106,7 @@ class Dispatcher:
         self._loading: dict[RunId, _Load] = {}
         # Runs that an executor did not begin; they go before all that waits.
         self._returned: dict[RunId, InFlight] = {}
-        self.shadows = Shadows(world, clock=clock, leadership=leadership)
+        self.shadows = Shadows(world, clock=clock, metrics=metrics, leadership=leadership)
         self.pauses = Pauses(
             clock=clock,
             metrics=metrics,

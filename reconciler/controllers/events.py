@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from reconciler.api.meta import READY, RUNS_SUCCEEDING, Condition
 from reconciler.controllers.leading import ALONE, Leadership
+from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.precedence import Precedence
 from reconciler.core.objects import ObjectKey, Reference, Resource
 from reconciler.errors import ScriptOpsError
@@ -35,12 +36,14 @@ class Events:
         precedence: Precedence,
         *,
         clock: Clock,
+        metrics: Metrics,
         leadership: Leadership = ALONE,
     ) -> None:
         self._cluster = cluster
         self._leadership = leadership
         self._precedence = precedence
         self._clock = clock
+        self._metrics = metrics
         self._backlog: deque[ClusterEvent] = deque()
         self._news = asyncio.Event()
         # Told of each transition, whether or not there is room for its event.
@@ -104,6 +107,7 @@ class Events:
     def _put(self, event: ClusterEvent) -> None:
         room = NORMAL_BACKLOG if event.type == "Normal" else WARNING_BACKLOG
         if len(self._backlog) >= room:
+            self._metrics.dropped_total.labels("event").inc()
             log.debug("event dropped", extra={"key": str(event.regarding), "reason": event.reason})
             return
         self._backlog.append(event)

@@ -80,16 +80,16 @@ class Finisher:
         told = flight.environment.record(record)
         self.runs.add(told)
         if self.recordings is not None and flight.activation:
-            self.recordings.put(
-                Recording(
-                    ref=flight.runnable.ref,
-                    uid=run.uid,
-                    secrets=flight.runnable.secrets,
-                    activation=flight.activation,
-                    result=result,
-                    record=record,
-                )
+            recording = Recording(
+                ref=flight.runnable.ref,
+                uid=run.uid,
+                secrets=flight.runnable.secrets,
+                activation=flight.activation,
+                result=result,
+                record=record,
             )
+            if not self.recordings.put(recording):
+                self.metrics.dropped_total.labels("recording").inc()
         self.scripts.run_finished(
             run.script,
             run.uid,

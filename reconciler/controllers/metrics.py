@@ -26,6 +26,8 @@ WRITES = ("written", "unchanged", "refused", "outranked")
 COMMITS = ("pushed", "unchanged", "refused", "error")
 NOTIFIED = ("sent", "dropped")
 STATUSES = ("pending", "success", "failure", "throttled", "error")
+# What is best effort, or newest wins, and has a bound on what waits.
+DROPPED = ("event", "note", "recording", "shadow")
 MQTT = ("received", "published", "dropped", "refused", "taken", "rejected", "unknown")
 HEARD = ("queued", "current", "duplicate", "ignored", "ping", "refused")
 # A run takes microseconds to its limit, by default 1 s.
@@ -71,6 +73,9 @@ class Metrics:
         )
         self.loops_broken_total = counter(
             "loops_broken_total", "Runs that were not started because of the chain they were in."
+        )
+        self.dropped_total = counter(
+            "dropped_total", "Things not kept because too much of them waited.", what=DROPPED
         )
         self.ticks_total = counter(
             "ticks_total", "Times of schedules that came.", result=("due", "missed")

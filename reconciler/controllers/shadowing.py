@@ -10,6 +10,7 @@ from uuid import uuid4
 import orjson
 
 from reconciler.controllers.leading import Leadership
+from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.pauses import with_replies
 from reconciler.controllers.runnables import InFlight, Runnable
 from reconciler.controllers.world import World
@@ -88,9 +89,12 @@ class Shadows:
     executor goes away is dropped. Used by one event loop only.
     """
 
-    def __init__(self, world: World, *, clock: Clock, leadership: Leadership) -> None:
+    def __init__(
+        self, world: World, *, clock: Clock, metrics: Metrics, leadership: Leadership
+    ) -> None:
         self._world = world
         self._clock = clock
+        self._metrics = metrics
         self._leadership = leadership
         self._waiting: deque[_Pair] = deque(maxlen=WAITING)
         self._under: dict[RunId, _Under] = {}
@@ -105,6 +109,8 @@ class Shadows:
         """`flight` has ended with `result`, and its effects are done."""
         tried = flight.runnable.candidate
         if tried is not None and flight.shadow_activation and result.outcome not in NEUTRAL:
+            if len(self._waiting) == WAITING:
+                self._metrics.dropped_total.labels("shadow").inc()
             self._waiting.append(_Pair(flight, result, tried.runnable))
 
     def take(self, executor: ExecutorInfo, credit: int) -> list[Dispatch]:

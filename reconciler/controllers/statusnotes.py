@@ -65,6 +65,7 @@ class StatusNotes:
         self._precedence = precedence
         self._cluster_name = cluster_name
         self._most_waiting = most_waiting
+        self._metrics = metrics
         self._notes: dict[ObjectKey, _Notes] = {}
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "StatusNotes", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
@@ -88,6 +89,7 @@ class StatusNotes:
         known.waiting[commit] = line
         while len(known.waiting) > self._most_waiting:
             del known.waiting[next(iter(known.waiting))]
+            self._metrics.dropped_total.labels("note").inc()
         self.loop.add_after(record.key, SETTLE)
 
     def let_go(self, record: RepositoryRecord) -> None:

@@ -202,7 +202,9 @@ class Controller:
         self.triggering.on_due = self.schedules.changed
         precedence = Precedence()
         leadership = self.leadership
-        self.events = Events(cluster, precedence, clock=clock, leadership=leadership)
+        self.events = Events(
+            cluster, precedence, clock=clock, metrics=metrics, leadership=leadership
+        )
         self.statuses = ScriptStatuses(
             cluster, precedence, clock=clock, metrics=metrics, leadership=leadership
         )

@@ -18,8 +18,11 @@ class Recordings(Protocol):
     a run of unusual size is left out, and a crash loses what was put after the last flush.
     """
 
-    def put(self, recording: Recording) -> None:
-        """Remember a run. Returns at once; it can be read at once."""
+    def put(self, recording: Recording) -> bool:
+        """Remember a run. Returns at once; it can be read at once.
+
+        False where it is not kept: it is too large, or too much waits to be written.
+        """
         ...
 
     async def get(self, run_id: RunId) -> JsonObject | None:

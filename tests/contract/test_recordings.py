@@ -274,7 +274,8 @@ def test_a_flush_writes_a_bounded_part_and_all_can_be_read_meanwhile(tmp_path):
 
 def test_a_run_of_unusual_size_is_left_out(tmp_path):
     with closing(sqlite_at(tmp_path)) as recordings:
-        recordings.put(recording("huge", activation={"event": "x" * MAX_RECORDING}))
+        huge = recording("huge", activation={"event": "x" * MAX_RECORDING})
+        assert not recordings.put(huge)
         recordings.put(recording("ordinary"))
         assert of(recordings) == ["ordinary"]
 

@@ -202,7 +202,7 @@ class Rig:
         self.schedules = Schedules(self.triggering, clock=self.clock, metrics=self.metrics)
         self.triggering.on_due = self.schedules.changed
         self.precedence = Precedence()
-        self.events = Events(self.cluster, self.precedence, clock=self.clock)
+        self.events = Events(self.cluster, self.precedence, clock=self.clock, metrics=self.metrics)
         self.statuses = ScriptStatuses(
             self.cluster, self.precedence, clock=self.clock, metrics=self.metrics
         )

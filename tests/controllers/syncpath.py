@@ -73,7 +73,7 @@ class Desk:
             self.git,
             self.registry,
             commits,
-            Events(self.cluster, precedence, clock=self.clock),
+            Events(self.cluster, precedence, clock=self.clock, metrics=metrics),
             precedence,
             clock=self.clock,
             metrics=metrics,

@@ -49,7 +49,7 @@ class Told:
             self.desk.world,
             self.outbound,
             Secrets(cluster, clock=clock),
-            Events(cluster, Precedence(), clock=clock),
+            Events(cluster, Precedence(), clock=clock, metrics=self.metrics),
             clock=clock,
             metrics=self.metrics,
             cluster_name="here",

@@ -113,8 +113,10 @@ class StuckCluster(FakeCluster):
     def __init__(self) -> None:
         super().__init__(Rig().clock)
         self.free = asyncio.Event()
+        self.begun: list[ClusterEvent] = []
 
     async def emit(self, event: ClusterEvent) -> None:
+        self.begun.append(event)
         await self.free.wait()
         await super().emit(event)
 
@@ -122,7 +124,7 @@ class StuckCluster(FakeCluster):
 def test_events_of_an_outage_are_bounded_and_bad_news_have_room():
     async def check() -> None:
         rig, cluster = Rig(), StuckCluster()
-        events = Events(cluster, rig.precedence, clock=rig.clock)
+        events = Events(cluster, rig.precedence, clock=rig.clock, metrics=rig.metrics)
         task = asyncio.ensure_future(events.run())
         for n in range(5000):
             status = "False" if n % 2 else "True"
@@ -131,6 +133,8 @@ def test_events_of_an_outage_are_bounded_and_bad_news_have_room():
             await asyncio.sleep(0)
         assert len(events._backlog) == WARNING_BACKLOG
         assert sum(event.type == "Normal" for event in events._backlog) <= NORMAL_BACKLOG
+        dropped = rig.metrics.dropped_total.labels("event")._value.get()
+        assert dropped + len(events._backlog) + len(cluster.begun) == 5000
         cluster.free.set()
         await rig.clock.advance(120)
         assert not events._backlog

@@ -41,7 +41,8 @@ class Desk:
         self.remote = self.git.add(URL)
         self.cluster = FakeCluster(self.clock)
         precedence = Precedence()
-        self.events = Events(self.cluster, precedence, clock=self.clock)
+        self.metrics = Metrics(CollectorRegistry())
+        self.events = Events(self.cluster, precedence, clock=self.clock, metrics=self.metrics)
         self.notes = StatusNotes(
             self.git,
             lambda _: StatusTarget(
@@ -50,7 +51,7 @@ class Desk:
             self.events,
             precedence,
             clock=self.clock,
-            metrics=Metrics(CollectorRegistry()),
+            metrics=self.metrics,
             cluster_name="edge-1",
             most_waiting=most_waiting,
         )
@@ -179,5 +180,6 @@ def test_while_pushes_fail_only_the_newest_lines_are_kept() -> None:
         desk.remote.fault = None
         await desk.notes.stop()
         assert desk.noted() == dict.fromkeys(COMMITS[2:], GOOD)
+        assert desk.metrics.dropped_total.labels("note")._value.get() == 2
 
     run(test())

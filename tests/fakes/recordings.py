@@ -23,11 +23,12 @@ class FakeRecordings:
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     held: list[Recording] = field(default_factory=list)
 
-    def put(self, recording: Recording) -> None:
+    def put(self, recording: Recording) -> bool:
         own = [it for it in self.held if it.uid == recording.uid]
         if len(own) >= self.keep:
             self.held.remove(own[0])
         self.held.append(recording)
+        return True
 
     async def get(self, run_id: RunId) -> JsonObject | None:
         found = (it for it in reversed(self.held) if it.record.run_id == run_id)
