@@ -21,6 +21,8 @@ NEEDED=(
     lua5.1:lua5.1
     promtool:prometheus
     npm:npm
+    buildah:buildah
+    mmdebstrap:mmdebstrap
     /usr/bin/cargo:cargo
     /usr/lib/rustlib/wasm32-unknown-unknown:libstd-rust-dev-wasm32
 )
