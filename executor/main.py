@@ -26,8 +26,9 @@ from executor.egress.places import Place
 from executor.engines import ENGINES
 from executor.model import Outcome
 from executor.session.artifacts import ArtifactRefused, Artifacts, ArtifactUnavailable
-from executor.session.client import Client, Identity
+from executor.session.client import Identity
 from executor.session.health import Health
+from executor.session.sessions import Sessions
 from executor.session.tls import Files
 from executor.supervisor.pool import MEMORY_BYTES, Supervisor
 from executor.supervisor.process import Unconfined
@@ -35,7 +36,7 @@ from executor.supervisor.replies import Replies
 from executor.worker import sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from executor.egress.client import Client as Egress
     from executor.model import RunKey, RunResult, ScriptRef, Work
@@ -56,8 +57,7 @@ class Executor:
 
     def __init__(
         self,
-        address: str,
-        *,
+        *addresses: str,
         name: str,
         workers: int,
         memory_bytes: int = MEMORY_BYTES,
@@ -68,7 +68,7 @@ class Executor:
         health: str = "",
         spare: bool = True,
     ) -> None:
-        self._address = address
+        self._addresses = addresses
         self._name = name
         self._tls = tls
         self._health_address = health
@@ -87,9 +87,9 @@ class Executor:
         self._replies = Replies(
             submit=self._supervisor.submit, deliver=self._deliver, perform=self._perform
         )
-        self._fetches: set[asyncio.Task[None]] = set()
+        self._fetches: dict[asyncio.Task[None], frozenset[RunKey]] = {}
         self._draining = False
-        self._client: Client | None = None
+        self._sessions: Sessions | None = None
 
     async def run(self) -> None:
         """Serve the controller until `drain`.
@@ -111,34 +111,34 @@ class Executor:
                 "sandbox": sandbox.summary(report),
             },
         )
-        self._client = client = Client(
-            self._address,
+        self._sessions = sessions = Sessions(
+            self._addresses,
             identity=identity,
             handle=self._handle,
             lost=self._lost,
-            opened=lambda: self._health.session(is_open=True),
+            connected=lambda is_open: self._health.session(is_open=is_open),
             tls=self._tls,
         )
-        self._artifacts = Artifacts(client.fetch)
+        self._artifacts = Artifacts(sessions.fetch)
         if self._draining:
-            client.drain()
+            sessions.drain()
         try:
             if self._health_address:
                 await self._health.start(self._health_address)
-            await client.run()
+            await sessions.run()
         finally:
             await self._health.close()
             await self._replies.close()
             if self._egress is not None:
                 await self._egress.close()
             await self._supervisor.close()
-            await client.close()
+            await sessions.close()
 
     def drain(self) -> None:
         """Finish what is in flight and end `run`."""
         self._draining = True
-        if self._client is not None:
-            self._client.drain()
+        if self._sessions is not None:
+            self._sessions.drain()
 
     def _handle(self, work: Work) -> None:
         digest = work.script.digest
@@ -147,8 +147,8 @@ class Executor:
             self._replies.submit(work, source)
             return
         task = asyncio.create_task(self._fetch(work))
-        self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
+        self._fetches[task] = work.keys
+        task.add_done_callback(self._fetches.pop)
 
     async def _fetch(self, work: Work) -> None:
         try:
@@ -168,16 +168,17 @@ class Executor:
         return await self._egress.perform(script, key, op, seconds=seconds)
 
     def _deliver(self, results: Sequence[RunResult]) -> None:
-        if self._client is not None:
-            self._client.deliver(results)
+        if self._sessions is not None:
+            self._sessions.deliver(results)
 
-    def _lost(self) -> None:
+    def _lost(self, keys: Collection[RunKey] | None) -> None:
         """What the lost session asked for will be asked for again, under another epoch."""
-        self._health.session(is_open=False)
-        for task in self._fetches:
-            task.cancel()
-        self._replies.abandon()
-        self._supervisor.abandon()
+        lost = keys if keys is None else frozenset(keys)
+        for task, asked in self._fetches.items():
+            if lost is None or asked <= lost:
+                task.cancel()
+        self._replies.abandon(lost)
+        self._supervisor.abandon(lost)
 
 
 def _egress(allowed: Iterable[Place]) -> Egress:
@@ -246,7 +247,12 @@ class PlainFormatter(logging.Formatter):
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="executor", description="Runs scripts for a controller.")
-    parser.add_argument("address", help="host:port of the controller, 127.0.0.1:8001")
+    parser.add_argument(
+        "addresses",
+        nargs="+",
+        metavar="address",
+        help="host:port of the controller, 127.0.0.1:8001; of several, each, or a name for all",
+    )
     parser.add_argument("--name", default=socket.gethostname(), help="shown in logs and metrics")
     parser.add_argument(
         "--workers",
@@ -309,10 +315,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--log", choices=("json", "plain"), default="json")
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING"), default="INFO")
     options = parser.parse_args(argv)
-    if options.tls_ca is None and not options.insecure_connect and not is_local(options.address):
-        parser.error(
-            f"{options.address} is not on this machine: give --tls-ca, or --insecure-connect"
-        )
+    away = [address for address in options.addresses if not is_local(address)]
+    if options.tls_ca is None and not options.insecure_connect and away:
+        parser.error(f"{away[0]} is not on this machine: give --tls-ca, or --insecure-connect")
     if (options.tls_cert is None) != (options.tls_key is None):
         parser.error("--tls-cert and --tls-key go together")
     return options
@@ -362,7 +367,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     async def run() -> int:
         executor = Executor(
-            options.address,
+            *options.addresses,
             name=options.name,
             workers=options.workers,
             memory_bytes=options.worker_memory << 20,

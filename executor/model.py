@@ -169,6 +169,11 @@ class Work:
     runs: tuple[RunRequest, ...] = ()
     load: RunKey | None = None
 
+    @property
+    def keys(self) -> frozenset[RunKey]:
+        """Of all that is asked here."""
+        return frozenset(run.key for run in self.runs) | ({self.load} if self.load else set())
+
     def answered(self, outcome: Outcome, message: str) -> tuple[RunResult, ...]:
         """The same answer to all that is asked here."""
         if self.load is not None:

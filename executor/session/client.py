@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from executor.model import RunResult, ScriptType, Work
+    from executor.session.purse import Purse
     from executor.session.tls import Files
 
 log = logging.getLogger(__name__)
@@ -70,13 +71,16 @@ class Client:
 
     `handle` gets the work of the session that is open; `opened` is called when one begins, `lost`
     when it ends and with it the right to answer. Each session begins with what stands in the files
-    of `tls` then. Used by one event loop only.
+    of `tls` then; `name` is whom its certificate is for where `address` does not say it. Used by
+    one event loop only.
     """
 
     def __init__(
         self,
         address: str,
         *,
+        name: str = "",
+        purse: Purse,
         identity: Identity,
         handle: Callable[[Work], None],
         lost: Callable[[], None],
@@ -84,6 +88,8 @@ class Client:
         tls: Files | None = None,
     ) -> None:
         self._address = address
+        self.name = name
+        self._purse = purse
         self._handle = handle
         self._lost = lost
         self._opened = opened
@@ -115,6 +121,8 @@ class Client:
             was_connected, delay = await self._session()
             backoff = BACKOFF_SECONDS if was_connected else min(backoff * 2, BACKOFF_MAX_SECONDS)
             # Half of it is certain, so that a crash loop of the controller is not made worse.
+            # So that all who served a controller that ends do not come back in one moment.
+            delay *= 1 + random.random()  # noqa: S311 - as below
             wait = delay + backoff * (0.5 + random.random() / 2)  # noqa: S311 - spreads, hides nothing
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._draining.wait(), wait)
@@ -127,7 +135,11 @@ class Client:
         await self._renew()
         call = self._stub.Run()
         self._stream = stream = Stream(
-            call, connect=self._connect, handle=self._handle, opened=self._opened
+            call,
+            connect=self._connect,
+            purse=self._purse,
+            handle=self._handle,
+            opened=self._opened,
         )
         delay = 0.0
         try:
@@ -168,7 +180,8 @@ class Client:
         if self._content is None:
             return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
         credentials = self._content.credentials()
-        return grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS)
+        named = (("grpc.ssl_target_name_override", self.name),) if self.name else ()
+        return grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS + named)
 
     async def fetch(self, digest: str) -> AsyncIterator[bytes]:
         """The chunks of an artifact.

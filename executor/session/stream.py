@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from scriptops.controller.v1 import controller_pb2 as wire
 
     from executor.model import RunResult, Work
+    from executor.session.purse import Purse
 
 log = logging.getLogger(__name__)
 
-CAPACITY: Final = 2_000
-"""Runs this executor holds: at 30,000 runs/s 70 ms of work, more than a round trip."""
-
-TOP_UP: Final = CAPACITY // 10
-"""Credit is returned in lots of this size: a message costs as much as twenty runs."""
+TOP_UP: Final = 10
+"""Credit is returned in lots of this part of it: a message costs as much as twenty runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class Stream:
         call: grpc.aio.StreamStreamCall,
         *,
         connect: wire.ClientMessage,
+        purse: Purse,
         handle: Callable[[Work], None],
         opened: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,6 +54,9 @@ class Stream:
         self._handle = handle
         self._opened = opened
         self._results: list[RunResult] = []
+        self._purse = purse
+        # Credit in all: given and not used, owed, and not returned.
+        self._window = 0
         self._owed = 0
         self._unreturned = 0
         self._draining = False
@@ -67,6 +69,15 @@ class Stream:
         """Send `results` soon, together with whatever else there is by then."""
         self._results.extend(results)
         self._news.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was asked for is answered."""
+        return self.is_connected and not self._owed
+
+    def give_back(self) -> None:
+        """End in order; whoever has this session begins another."""
+        self.drain()
 
     def drain(self) -> None:
         """Ask for no more, send what is owed, and end."""
@@ -87,7 +98,8 @@ class Stream:
         self.is_connected = True
         self._opened()
         log.info("connected", extra={"executor": first.connected.executor_id})
-        await self._call.write(codec.credit_to_wire(CAPACITY))
+        self._window = self._purse.begin(self)
+        await self._call.write(codec.credit_to_wire(self._window))
         writer = asyncio.create_task(self._write_on())
         reader = asyncio.create_task(self._read_on())
         try:
@@ -98,6 +110,7 @@ class Stream:
             for task in (reader, writer):
                 task.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+            self._purse.end(self)
 
     async def _read_on(self) -> Ended:
         while (message := await self._read()) is not None:
@@ -121,7 +134,7 @@ class Stream:
         # All of it is judged before any of it is begun.
         batch = [codec.work_from_wire(script) for script in message.scripts]
         self._owed += sum(len(work.runs) or 1 for work in batch)
-        if self._owed + self._unreturned > CAPACITY:
+        if self._owed + self._unreturned > self._window:
             raise PeerProtocolError("the controller sent more than it had credit for")
         for work in batch:
             self._handle(work)
@@ -152,6 +165,8 @@ class Stream:
             await self._call.write(message)
         self._owed -= len(results)
         self._unreturned += len(results)
-        if self._unreturned >= TOP_UP and not self._draining:
+        if self._unreturned * TOP_UP >= self._window and not self._draining:
             credit, self._unreturned = self._unreturned, 0
-            await self._call.write(codec.credit_to_wire(credit))
+            more = self._purse.more(self, credit)
+            self._window += more
+            await self._call.write(codec.credit_to_wire(credit + more))

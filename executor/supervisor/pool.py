@@ -23,9 +23,9 @@ from executor.supervisor.slot import Slot
 from executor.worker import sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from executor.model import RunResult, Work
+    from executor.model import RunKey, RunResult, Work
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,15 @@ class Supervisor:
         lane.queue.put(work, source)
         self._place(script.namespace, lane)
 
-    def abandon(self) -> None:
-        """Forget all work: what is queued is dropped, what runs is not answered."""
+    def abandon(self, keys: Collection[RunKey] | None = None) -> None:
+        """Forget all work: what is queued is dropped, what runs is not answered.
+
+        Of `keys` alone what is queued is dropped; what runs is answered all the same.
+        """
+        if keys is not None:
+            for lane in self._lanes.values():
+                lane.queue.drop(keys)
+            return
         self._generation += 1
         self._waiting.clear()
         for lane in self._lanes.values():

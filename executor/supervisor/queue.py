@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from executor.model import RunResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from executor.model import Outcome, RunKey, RunRequest, ScriptRef, Work
 
@@ -101,6 +101,14 @@ class Queue:
         else:
             del self._scripts[script]
         return job
+
+    def drop(self, keys: Collection[RunKey]) -> None:
+        """Forget these; the others stay in their order."""
+        for script, waiting in list(self._scripts.items()):
+            waiting.runs = deque(run for run in waiting.runs if run.key not in keys)
+            waiting.loads = deque(load for load in waiting.loads if load not in keys)
+            if not waiting.runs and not waiting.loads:
+                del self._scripts[script]
 
     def clear(self) -> None:
         self._scripts.clear()

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from executor.model import Outcome, RunRequest, RunResult, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from executor.model import RunKey, ScriptRef
 
@@ -54,6 +54,7 @@ class _Waiting:
     waited_seconds: float
     replies_bytes: int = 0
     duration_us: int = 0
+    task: asyncio.Task[None] | None = None
 
 
 class Replies:
@@ -112,19 +113,21 @@ class Replies:
         if done:
             self._deliver(done)
 
-    def abandon(self) -> None:
-        """Forget all runs; what is under way for them is broken off."""
-        for task in self._tasks:
-            task.cancel()
-        self._runs.clear()
-        self._held_bytes = 0
+    def abandon(self, keys: Collection[RunKey] | None = None) -> None:
+        """Forget all runs, or these; what is under way for them is broken off."""
+        for key in tuple(self._runs) if keys is None else keys:
+            run = self._runs.pop(key, None)
+            if run is not None:
+                self._held_bytes -= run.replies_bytes
+                if run.task is not None:
+                    run.task.cancel()
 
     async def close(self) -> None:
         self.abandon()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _see_to(self, run: _Waiting, result: RunResult) -> None:
-        task = asyncio.create_task(self._go_on(run, result))
+        task = run.task = asyncio.create_task(self._go_on(run, result))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -273,20 +274,27 @@ def controller(
 
 def executor(
     context: typer.Context,
-    controller_address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="The controller's --grpc address.")
+    controllers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="HOST:PORT...",
+            help="The controller's --grpc address; of several that share the work, each of them, "
+            "or one name that has the addresses of all.",
+        ),
     ],
 ) -> None:
-    """Run an executor: it takes runs from a controller and works them off in sandboxes.
+    """Run an executor: it takes runs from controllers and works them off in sandboxes.
 
     Further options are handed on; see scriptops executor HOST:PORT -- --help.
     """
+    addresses = [*takewhile(lambda word: not word.startswith("-"), controllers)]
     try:
-        parse_address(controller_address)
+        for address in addresses:
+            parse_address(address)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     # Another program of the same installation: it shares nothing with this one but the wire.
-    command = [sys.executable, "-m", "executor", controller_address, *context.args]
+    command = [sys.executable, "-m", "executor", *controllers, *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - a list, and no shell
 
 

@@ -98,10 +98,13 @@ class Controller(controller_pb2_grpc.ControllerServiceServicer):
 
 
 @asynccontextmanager
-async def serving(controller: Controller, port: int = 0) -> AsyncIterator[Controller]:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", codec.MESSAGE_BYTES)])
+async def serving(
+    controller: Controller, port: int = 0, *, host: str = "127.0.0.1"
+) -> AsyncIterator[Controller]:
+    options = [("grpc.max_receive_message_length", codec.MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+    server = grpc.aio.server(options=options)
     controller_pb2_grpc.add_ControllerServiceServicer_to_server(controller, server)
-    controller.port = server.add_insecure_port(f"127.0.0.1:{port}")
+    controller.port = server.add_insecure_port(f"{host}:{port}")
     await server.start()
     try:
         yield controller

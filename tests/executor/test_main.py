@@ -39,7 +39,7 @@ def test_a_command_line_that_makes_no_sense_is_refused(
     ],
 )
 def test_a_command_line_that_makes_sense_is_taken(argv: list[str]) -> None:
-    assert main.arguments(argv).address == argv[0]
+    assert main.arguments(argv).addresses == [argv[0]]
 
 
 def test_log_lines_are_json_with_their_fields() -> None:

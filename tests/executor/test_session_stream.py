@@ -15,7 +15,7 @@ from scriptops.controller.v1 import controller_pb2 as wire
 
 from executor.main import Executor
 from executor.model import Limits, LogLevel, LogLine, Outcome, RunKey, RunResult, Work, Write
-from executor.session.stream import CAPACITY
+from executor.session.purse import CAPACITY
 from tests.executor.controller import Controller, Session, serving
 from tests.executor.guests import wasm
 from tests.executor.running import activation, digest_of, eventually, key, runs, script
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RULE = b"""async function main() {
   console.warn("hello");
   Device.setDeviceStatus("target-device-name", "state", "ON");
-  await Device.commitDevice("target-device-name", 1);
+  await Device.commitDevice("target-device-name", 0);
 }"""
 
 
@@ -83,7 +83,7 @@ def test_a_run_goes_in_and_its_result_comes_out() -> None:
             Outcome.SUCCEEDED,
             "",
             (LogLine(LogLevel.WARN, "hello"),),
-            (Write("target-device-name", "state", "ON", 1, force=False),),
+            (Write("target-device-name", "state", "ON", 0, force=False),),
             result.duration_us,
         )
 
