@@ -152,11 +152,10 @@ def results(body: bytes, runs: Sequence[RunRequest], *, duration_us: int) -> lis
 
 
 def _result(run: RunRequest, completion: _Completion, duration_us: int) -> RunResult:
-    waits = completion.outcome == _WAITING
     # It waits exactly when there is something that it waits for.
-    if bool(completion.wanted) != waits:
+    if bool(completion.wanted) != (completion.outcome == _WAITING):
         raise TypeError
-    wanted = tuple(_wanted(completion.wanted)) if waits else ()
+    wanted = tuple(_wanted(completion.wanted)) if completion.wanted else ()
     return RunResult(
         run.key,
         _OUTCOMES[completion.outcome],
@@ -165,8 +164,8 @@ def _result(run: RunRequest, completion: _Completion, duration_us: int) -> RunRe
         completion.writes,
         duration_us,
         state=b"" if completion.state == _NULL else _object(completion.state),
-        wanted=tuple(op for op in wanted if not isinstance(op, Commit)),
-        commits=tuple(op for op in wanted if isinstance(op, Commit)),
+        wanted=tuple([op for op in wanted if not isinstance(op, Commit)]) if wanted else (),
+        commits=tuple([op for op in wanted if isinstance(op, Commit)]) if wanted else (),
     )
 
 

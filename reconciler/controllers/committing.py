@@ -8,12 +8,13 @@ from functools import partial
 from typing import Final
 
 from reconciler.controllers.effects import DesiredWriter
+from reconciler.controllers.events import Events
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.world import World
 from reconciler.core import convergence
 from reconciler.core.convergence import Goal, Standing
-from reconciler.core.objects import JsonObject, ObjectKey
+from reconciler.core.objects import SCRIPTS, JsonObject, ObjectKey
 from reconciler.core.runs import Commit
 from reconciler.core.twins import DeviceRecord
 from reconciler.ports.clock import Clock
@@ -21,6 +22,8 @@ from reconciler.ports.clock import Clock
 # KubeEdge sends an object again every 5 s, and compares versions every 5 s: sooner would be noise.
 # Doubled each time.
 FIRST_DRIVE: Final = 5.0
+# Devices that have left Scripts waiting; of more, some are told twice.
+MOST_MISSED: Final = 10_000
 
 
 class Commits:
@@ -32,14 +35,17 @@ class Commits:
     """
 
     def __init__(
-        self, world: World, writer: DesiredWriter, *, clock: Clock, metrics: Metrics
+        self, world: World, writer: DesiredWriter, events: Events, *, clock: Clock, metrics: Metrics
     ) -> None:
         self._world = world
         self._writer = writer
+        self._events = events
         self._clock = clock
         self._metrics = metrics
         # Who waits for news of which device.
         self._waiters: dict[ObjectKey, set[asyncio.Event]] = {}
+        # Scripts, by UID, and devices that have left them waiting: an event says so once.
+        self._missed: set[tuple[str, ObjectKey]] = set()
 
     def changed(self, device: ObjectKey) -> None:
         """A watch has brought something new of a device."""
@@ -57,11 +63,11 @@ class Commits:
 
     async def _one(self, flight: InFlight, commit: Commit, seconds: float) -> JsonObject:
         effects = await self._writer.perform(flight, commit.writes)
-        flight.changed += effects.changed
-        flight.unchanged += effects.unchanged
-        flight.refused += effects.refused
-        flight.outranked += effects.outranked
-        flight.warnings += effects.warnings
+        flight.changed += tuple(effects.changed)
+        flight.unchanged += tuple(effects.unchanged)
+        flight.refused += tuple(effects.refused)
+        flight.outranked += tuple(effects.outranked)
+        flight.warnings += tuple(effects.warnings)
         if effects.refused:
             code = "Failed" if effects.failed else "Denied"
             self._count(commit, "failed" if effects.failed else "refused")
@@ -78,10 +84,23 @@ class Commits:
                 version=accepted.version,
             )
             standing = await self._follow(flight, key, goal, began + seconds)
+            self._tell(flight, key, commit, standing)
         taken = self._clock.monotonic() - began
         self._metrics.commit_seconds.observe(taken)
         self._count(commit, "reached" if standing.reached >= commit.qos else "not_converged")
         return convergence.reply(commit, standing, ms=round(taken * 1000))
+
+    def _tell(self, flight: InFlight, key: ObjectKey, commit: Commit, standing: Standing) -> None:
+        run = flight.run
+        pair = (run.uid, key)
+        if standing.reached >= commit.qos:
+            self._missed.discard(pair)
+        elif pair not in self._missed:
+            if len(self._missed) >= MOST_MISSED:
+                self._missed.clear()
+            self._missed.add(pair)
+            message = flight.environment.text(f"{key.name}: {standing.message}")
+            self._events.warning(SCRIPTS, run.script, run.uid, "NotConverged", message)
 
     def _count(self, commit: Commit, result: str) -> None:
         self._metrics.commits_total.labels(str(commit.qos), result).inc()

@@ -106,11 +106,11 @@ class InFlight:
     replies: bytes = field(default=b"", repr=False)
     waited_ms: int = 0
     duration_us: int = 0
-    changed: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    outranked: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    changed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    outranked: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:

@@ -297,7 +297,7 @@ class Controller:
         self.writer = DesiredWriter(
             world, cluster, grants=grants, clock=clock, metrics=metrics, leadership=leadership
         )
-        self.committing = Commits(world, self.writer, clock=clock, metrics=metrics)
+        self.committing = Commits(world, self.writer, self.events, clock=clock, metrics=metrics)
         self.dispatcher.pauses.perform = self.committing.perform
         self.runs = RunLog()
         self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)

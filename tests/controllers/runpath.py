@@ -230,7 +230,9 @@ class Rig:
         self.writer = DesiredWriter(
             self.world, self.cluster, clock=self.clock, metrics=self.metrics
         )
-        self.committing = Commits(self.world, self.writer, clock=self.clock, metrics=self.metrics)
+        self.committing = Commits(
+            self.world, self.writer, self.events, clock=self.clock, metrics=self.metrics
+        )
         self.dispatcher.pauses.perform = self.committing.perform
         self.finisher = Finisher(
             self.writer, self.scripts, self.runs, self.clock, self.metrics, self.memory

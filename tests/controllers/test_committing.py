@@ -8,7 +8,7 @@ import orjson
 
 from reconciler.controllers.committing import FIRST_DRIVE
 from reconciler.core import origins
-from reconciler.core.objects import ANNOTATION_CAUSE, DEVICES_V1BETA1, SCRIPTS
+from reconciler.core.objects import ANNOTATION_CAUSE, DEVICES_V1BETA1, SCRIPTS, Reference
 from reconciler.core.origins import Origin
 from reconciler.core.runs import Cause, Commit, ExecutorId, Outcome, Pause, RunId, RunKey, Write
 from reconciler.core.twins import decode_device
@@ -154,6 +154,11 @@ def test_a_device_that_does_not_answer_is_driven_again_ever_later_until_the_wait
             assert reply["ms"] == 30_000
             assert rig.metric("redrives_total") == 2
             assert rig.metric("commits_total", qos="2", result="not_converged") == 1
+            told = rig.cluster.real.events(Reference("Script", *SCRIPT))
+            assert [(it.event.reason, it.event.message) for it in told][-1] == (
+                "NotConverged",
+                "switch: state=on is desired and nothing reported",
+            )
 
     finish(check())
 

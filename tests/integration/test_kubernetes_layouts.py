@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support import kubeedge
 from tests.support.gitserver import Repository
 from tests.support.kube import KubeServer, wait_until
 from tests.support.kubeedge import Layout
-from tests.support.rulebook import INVERSE, RELAY, documents, relay
+from tests.support.rulebook import INVERSE, RELAY, documents, relay, script
 from tests.support.system import condition
 
 pytestmark = [pytest.mark.kube, kubeedge.needed]
@@ -116,3 +117,66 @@ def test_no_status_that_was_written_meanwhile_breaks_a_rule(running: Kubernetes)
     namespaces = {o["metadata"]["namespace"] for _, o in running.watch.events}
     assert namespaces
     assert running.watch.violations(sorted(namespaces)) == []
+
+
+WAITING = b"""\
+async function main(event) {
+  Device.setDeviceStatus("lamp", "power", event.power);
+  const told = await Device.commitDevice("lamp", event.qos, { timeout: event.timeout });
+  console.log(told.reached, told.code, told.message);
+}
+"""
+
+
+def test_a_rule_is_told_how_far_its_value_got_where_this_release_says_it(
+    running: Kubernetes, layout: Layout, team: str, git: Repository
+) -> None:
+    kube, system = running.kube, running.system
+    policy = {"webhook": True, "runOnDeploy": False}
+    rule = script("waiter", artifact="waiter", writes={"lamp": "lamp"}, policy=policy)
+    commit = git.commit(
+        {
+            "manifests/devices.yaml": documents(*layout.manifests()),
+            "manifests/waiter.yaml": documents(rule),
+            "scripts/waiter/1.0.0.js": WAITING,
+        }
+    )
+    system.synced(system.repository(team, git.path), commit)
+    key = ObjectKey(team, "waiter")
+    system.ready(key)
+
+    def asked(**event: Any) -> str:
+        path = f"/api/v1alpha1/webhook?namespace={team}&name=waiter"
+        return str(system.ask(path, method="POST", body=event)["runId"])
+
+    def run(run_id: str) -> Any:
+        return next((it for it in system.runs(*key) if it["id"] == run_id), {"outcome": ""})
+
+    def told(run_id: str) -> str:
+        ended = wait_until(
+            lambda: it if (it := run(run_id))["outcome"] == "Succeeded" else None,
+            what="the run has ended",
+        )
+        [line] = ended["logs"]
+        return str(line["text"])
+
+    # What was reported before says nothing of a value that is new.
+    layout.report(kube, team, "lamp", "power", "false")
+    first = asked(power=True, qos=2)
+    wait_until(lambda: run(first)["outcome"] == "Waiting", what="it waits")
+    assert layout.desired(kube, team, "lamp", "power") == "true"
+    layout.report(kube, team, "lamp", "power", "true")
+    assert told(first) == "2 undefined undefined"
+    # A new version of the Device for an edge that has not heard, and the time is over.
+    versions = set()
+
+    def look() -> bool:
+        live = kube.request("GET", layout.path("devices", team, "lamp"))
+        versions.add(live["metadata"]["resourceVersion"])
+        return run(second)["outcome"] == "Succeeded"
+
+    second = asked(power=False, qos=2, timeout=6_000)
+    wait_until(look, what="the wait is over")
+    assert told(second) == "0 NotConverged power=false is desired and true reported"
+    assert len(versions) >= 2
+    assert layout.desired(kube, team, "lamp", "power") == "false"
