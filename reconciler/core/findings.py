@@ -107,17 +107,22 @@ def _findings(
         elif is_secret and kind in {"string_type", "model_type", "dict_type"}:
             message = f"{name} must be a {'string' if kind == 'string_type' else 'mapping'}"
         elif kind == "string_type" and isinstance(value, (bool, int, float)):
-            message = f"{name} must be a string, and {_shown(value)} is none; put it in quotes"
+            message = f"{name} {_unquoted(value, _at(model, location).get('pattern'))}"
         elif kind == "string_pattern_mismatch":
             pattern = str(context.get("pattern"))
             words = f"this will not do; {_words(pattern)}"
             message = f"{name}: {words if is_secret else _mismatch(str(value), pattern)}"
+            if pattern == SIZE:
+                message += f" ({_about(model, location)})"
         elif kind in {"enum", "literal_error"}:
             options = _options(model, location)
             message = f"{name} must be one of {', '.join(options)}, not {_shown(value)}"
             message += suggestion(str(value), options)
         elif kind == "bool_type":
             message = f"{name} must be true or false without quotes, not {_shown(value)}"
+        elif kind in {"int_type", "float_type"}:
+            wanted = "whole number" if kind == "int_type" else "number"
+            message = f"{name} must be a {wanted} without quotes, not {_shown(value)}"
         elif kind == "too_short":
             message = f"{name} is empty; write at least one item"
         elif kind == "value_error":
@@ -151,6 +156,21 @@ def _mismatch(value: str, pattern: str) -> str:
     return f"{quoted(value)} will not do{foreign_letters(value)}; {words}"
 
 
+def _unquoted(value: float, pattern: object) -> str:
+    """What is wrong with a number where a string is wanted."""
+    if isinstance(value, int) and pattern == DURATION:
+        return f"is a duration, and {value} has no unit; write {value}s, or {value}ms"
+    if isinstance(value, int) and pattern == SIZE:
+        return f'is a size, and {value} has no unit; write "{value}" for bytes, or use Ki or Mi'
+    return f"must be a string, and {_shown(value)} is none; put it in quotes"
+
+
+def _about(model: type[BaseModel], location: Sequence[str]) -> str:
+    """What the reference says of a field first, such as its bounds."""
+    text = str(_node(model, location).get("description", ""))
+    return text[:1].lower() + text[1:].partition(". ")[0].removesuffix(".")
+
+
 def foreign_letters(value: str) -> str:
     """Names the first letter that looks like another one, or nothing."""
     for letter in value[:253]:
@@ -179,7 +199,11 @@ def _schema(model: type[BaseModel]) -> Mapping[str, object]:
 
 
 def _at(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, object]:
-    """The schema of a place, or an empty one."""
+    """The schema of a place that has a value, or an empty one."""
+    return _sole(_node(model, location))
+
+
+def _node(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, object]:
     node = _schema(model)
     for token in location:
         properties = _sole(node).get("properties")
@@ -189,7 +213,7 @@ def _at(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, object]
         if not isinstance(child, Mapping):
             return {}
         node = child
-    return _sole(node)
+    return node
 
 
 def _sole(node: Mapping[str, object]) -> Mapping[str, object]:

@@ -68,6 +68,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "UnknownVersion": "A kind in a version that is not served",
     # What objects say of each other.
     "ArtifactNotFound": "A Script whose artifact is not there",
+    "ConditionNeverHolds": "A condition that no value of its property meets",
     "DependencyCycle": "Scripts that wait for each other",
     "DependencyOfLaterWave": "A Script that depends on one of a later wave",
     "DeviceModelNotInRepository": "A DeviceModel that the repository does not hold",

@@ -20,7 +20,7 @@ from reconciler.adapters.packages import Packed
 from reconciler.adapters.worktree import WorkTree
 from reconciler.api.repository import RepositoryFile
 from reconciler.api.script import ScriptType
-from reconciler.core import cycles, devicechecks, layout, writers
+from reconciler.core import conditionchecks, cycles, devicechecks, layout, writers
 from reconciler.core import uses as using
 from reconciler.core.admission import Desired, Scope
 from reconciler.core.crosscheck import crosscheck
@@ -155,6 +155,7 @@ def _about_objects(
     places = Places(files)
     devices = devicechecks.read(manifests.desired)
     yield from devicechecks.problems(manifests.desired, devices, places)
+    yield from conditionchecks.problems(manifests.desired, devices, places)
     yield from cycles.dependencies(_scripts(manifests), places)
 
 

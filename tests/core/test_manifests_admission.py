@@ -34,6 +34,35 @@ def spec(line: str) -> str:
             id="a field in snake case",
         ),
         pytest.param(
+            spec("limits: {heap: 1Gi}"),
+            6,
+            "/spec/limits/heap",
+            'heap: "1Gi" will not do; write a size such as 16Ki or 64Mi (heap of one run, 8Mi to '
+            "512Mi)",
+            id="a unit that there is not",
+        ),
+        pytest.param(
+            spec("limits: {wallTime: 5}"),
+            6,
+            "/spec/limits/wallTime",
+            "wallTime is a duration, and 5 has no unit; write 5s, or 5ms",
+            id="a duration without its unit",
+        ),
+        pytest.param(
+            spec("limits: {state: 4096}"),
+            6,
+            "/spec/limits/state",
+            'state is a size, and 4096 has no unit; write "4096" for bytes, or use Ki or Mi',
+            id="a size without its unit",
+        ),
+        pytest.param(
+            spec('limits: {writes: "5"}'),
+            6,
+            "/spec/limits/writes",
+            'writes must be a whole number without quotes, not "5"',
+            id="a number in quotes",
+        ),
+        pytest.param(
             spec("executePolicy: {zzz: 1}"),
             6,
             "/spec/executePolicy/zzz",

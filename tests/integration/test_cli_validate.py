@@ -377,6 +377,17 @@ def test_rules_are_told_with_what_they_read_and_write(scriptops, repository):
     }
 
 
+def test_conditions_are_held_against_the_models(scriptops, repository):
+    file = repository / "manifests/rules/thermostat.yaml"
+    when = "readChange: true\n    when:\n      - {read: heater, property: power, equals: on}\n"
+    file.write_text(file.read_text().replace("readChange: true\n", when))
+    _, out, _ = scriptops("validate", str(repository), "--no-engine")
+    assert out == (
+        "manifests/rules/thermostat.yaml:25 /spec/executePolicy/when/0/equals  "
+        "ConditionNeverHolds  warning: property power is BOOLEAN, not 'on', so this never holds\n"
+    )
+
+
 def test_devices_are_held_against_their_models_and_the_simulator(scriptops, repository):
     file = repository / "manifests/devices/living-room.yaml"
     text = file.read_text()
