@@ -43,3 +43,7 @@ class ClusterStatus(OpenModel):
     reason: str = ""
     message: str = ""
     revision: str = ""
+    secret_ref: KubeConfigSecretRef | None = Field(
+        default=None,
+        description="With what it was reached, so that it can be taken away when bound no more.",
+    )

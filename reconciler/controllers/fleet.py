@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from datetime import timedelta
 
-from reconciler.api.clusters import ClusterBinding, ClusterStatus
+from reconciler.api.clusters import ClusterBinding, ClusterStatus, KubeConfigSecretRef
 from reconciler.api.meta import READY, duration
 from reconciler.api.scriptrepository import ScriptRepositorySpec
 from reconciler.controllers.outcome import Result
@@ -21,6 +22,7 @@ from reconciler.core.objects import (
     JsonObject,
     ObjectKey,
     mapping,
+    text,
 )
 from reconciler.core.repositories import RepositoryRecord, decode_repository
 from reconciler.errors import (
@@ -31,6 +33,8 @@ from reconciler.errors import (
 )
 from reconciler.ports.cluster import Cluster
 from reconciler.ports.clusters import Clusters
+
+log = logging.getLogger(__name__)
 
 # All that is said to one cluster: a read, a write, a read. One that is slower is down for now.
 CLUSTER_SECONDS = 20.0
@@ -46,8 +50,9 @@ class Fleet:
     """Puts a ScriptRepository into each of its clusters, side by side, and gathers their words.
 
     What is handed out is its spec without the bindings: what is deployed there, and with which
-    rights, is for the controller there. Nothing is taken away again: a cluster that is bound no
-    more keeps what it has. One cluster that is down, or refuses, holds up no other.
+    rights, is for the controller there. From a cluster that is bound no more it is taken away, as
+    long as the Secret is there that it was reached with. One cluster that is down, or refuses,
+    holds up no other.
     """
 
     def __init__(
@@ -59,15 +64,63 @@ class Fleet:
         self._name = name
 
     async def reconcile(self, record: RepositoryRecord, spec: ScriptRepositorySpec) -> Result:
-        found = await asyncio.gather(*(self._visit(record, binding) for binding in spec.clusters))
+        found, left = await asyncio.gather(
+            asyncio.gather(*(self._visit(record, binding) for binding in spec.clusters)),
+            self.take_away(record, spec),
+        )
         revisions = {it.revision for it in found}
         told = repositories.Applied(
-            revision=revisions.pop() if len(revisions) == 1 else "", clusters=found
+            revision=revisions.pop() if len(revisions) == 1 else "", clusters=[*found, *left]
         )
-        verdict, is_good = _verdict(found)
+        verdict, is_good = _verdict([*found, *left])
         await self._statuses.report(record, verdict, told)
         interval = duration(spec.interval)
         return Result(interval if is_good else min(interval, RETRY))
+
+    async def take_away(
+        self, record: RepositoryRecord, spec: ScriptRepositorySpec
+    ) -> list[ClusterStatus]:
+        """Take it away from clusters that are bound no more; those from which that failed."""
+        bound = {binding.name for binding in spec.clusters}
+        known = self._statuses.latest(record).clusters
+        gone = [it for it in known if it.name not in bound and it.secret_ref]
+        left = await asyncio.gather(*(self._taken_away(record, it) for it in gone))
+        return [it for it in left if it is not None]
+
+    async def _taken_away(
+        self, record: RepositoryRecord, cluster: ClusterStatus
+    ) -> ClusterStatus | None:
+        assert cluster.secret_ref is not None  # noqa: S101 - who calls has seen to that
+        try:
+            async with asyncio.timeout(CLUSTER_SECONDS):
+                there = await self._open(record.key.namespace, cluster.secret_ref)
+                try:
+                    await _delete_ours(there, record.key, self._name)
+                finally:
+                    await there.close()
+        except TimeoutError:
+            error: ScriptOpsError = ClusterUnavailable(f"no answer within {CLUSTER_SECONDS:.0f} s")
+        except ScriptOpsError as other:
+            if other.reason == "CredentialsNotFound":
+                # So a person says that this cluster is no concern any more.
+                return None
+            error = other
+        else:
+            log.info(
+                "taken away from a cluster", extra={"key": str(record.key), "cluster": cluster.name}
+            )
+            return None
+        message = (
+            f"bound no more, and not taken away: {error}; to leave it as it is there, delete the "
+            f"Secret {cluster.secret_ref.name}"
+        )
+        return cluster.model_copy(
+            update={
+                "ready": "False" if isinstance(error, Stalled) else UNKNOWN,
+                "reason": error.reason,
+                "message": conditions.shortened(message),
+            }
+        )
 
     async def _visit(self, record: RepositoryRecord, binding: ClusterBinding) -> ClusterStatus:
         try:
@@ -80,7 +133,7 @@ class Fleet:
             return _down(record, binding, error)
 
     async def _handed_out(self, record: RepositoryRecord, binding: ClusterBinding) -> ClusterStatus:
-        there = await self._open(record.key.namespace, binding)
+        there = await self._open(record.key.namespace, binding.kube_config.secret_ref)
         try:
             await self._require_ours(there, record.key)
             live = await there.apply(
@@ -97,10 +150,9 @@ class Fleet:
             ) from error
         finally:
             await there.close()
-        return _as_told(binding.name, live)
+        return _as_told(binding, live)
 
-    async def _open(self, namespace: str, binding: ClusterBinding) -> Cluster:
-        ref = binding.kube_config.secret_ref
+    async def _open(self, namespace: str, ref: KubeConfigSecretRef) -> Cluster:
         key = ObjectKey(namespace, ref.name)
         try:
             secret = await read_labelled(self._cluster, key)
@@ -140,20 +192,33 @@ class Fleet:
         }
 
 
-def _as_told(name: str, live: JsonObject) -> ClusterStatus:
+async def _delete_ours(there: Cluster, key: ObjectKey, fleet: str) -> None:
+    """What was handed out from here, and no other of that name."""
+    try:
+        live = await there.get(SCRIPT_REPOSITORIES, key)
+    except ObjectNotFound:
+        return
+    metadata = mapping(live.get("metadata"))
+    if mapping(metadata.get("labels")).get(LABEL_FLEET) == fleet:
+        await there.delete(SCRIPT_REPOSITORIES, key, uid=text(metadata.get("uid")))
+
+
+def _as_told(binding: ClusterBinding, live: JsonObject) -> ClusterStatus:
     """What the controller there says of this very spec."""
     there = decode_repository(live)
     ready = next((c for c in there.status.conditions if c.type == READY), None)
     if ready is None or there.status.observed_generation != there.generation:
         return ClusterStatus(
-            name=name,
+            name=binding.name,
+            secret_ref=binding.kube_config.secret_ref,
             ready=UNKNOWN,
             reason="Progressing",
             message="the controller there has not looked at it yet",
             revision=there.status.revision[:LONGEST_REVISION],
         )
     return ClusterStatus(
-        name=name,
+        name=binding.name,
+        secret_ref=binding.kube_config.secret_ref,
         ready=ready.status,
         reason=ready.reason if _REASON.fullmatch(ready.reason) else UNKNOWN,
         message=conditions.shortened(ready.message),
@@ -168,6 +233,7 @@ def _down(
     before = next((it for it in record.status.clusters if it.name == binding.name), None)
     return ClusterStatus(
         name=binding.name,
+        secret_ref=binding.kube_config.secret_ref,
         ready="False" if isinstance(error, Stalled) else UNKNOWN,
         reason=error.reason,
         message=conditions.shortened(str(error)),

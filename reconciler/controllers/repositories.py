@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from reconciler.api.clusters import ClusterStatus
 from reconciler.api.meta import duration
 from reconciler.api.script import ScriptStatus
 from reconciler.api.scriptrepository import (
@@ -138,6 +139,8 @@ class Repositories:
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "ScriptRepository", self._reconcile, clock=clock, metrics=metrics, workers=WORKERS
         )
+        # By UID: clusters that have what is not handed out to them any more.
+        self._left: dict[str, Sequence[ClusterStatus]] = {}
         self.branches = Branches(self.loop, clock=clock)
         self._openings = Openings(
             cluster,
@@ -282,6 +285,7 @@ class Repositories:
             if record.spec.clusters:
                 self._openings.close(key)
                 return await self._fleet.reconcile(record, record.spec)
+            self._left[record.uid] = await self._fleet.take_away(record, record.spec)
             if record.spec.suspend:
                 await self._statuses.report(
                     record, conditions.ready(SUSPENDED, "what runs goes on running"), None
@@ -431,6 +435,7 @@ class Repositories:
             pending_prune=prunes.pending_prune(applied),
             history=before.history,
             rollback=repositorystatus.rollback(spec.rollback, state.revisions.reverted),
+            clusters=self._left.get(record.uid, ()),
         )
         is_news = not changes.is_empty or (bool(reading.changed) and not reading.is_first)
         if is_news or not before.history:

@@ -7,10 +7,19 @@ import base64
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from reconciler.core.objects import LABEL_FLEET, SCRIPT_REPOSITORIES, SECRETS, mapping
-from reconciler.errors import ClusterUnavailable, Forbidden
+import pytest
+
+from reconciler.core.objects import (
+    LABEL_FLEET,
+    SCRIPT_REPOSITORIES,
+    SECRETS,
+    ObjectKey,
+    mapping,
+)
+from reconciler.errors import ClusterUnavailable, Forbidden, ObjectNotFound
 from tests.controllers.syncpath import RULES, TEAM, URL, Desk
 from tests.fakes.cluster import FakeCluster
+from tests.support.rulebook import HOUSE
 
 BOUND = [
     {"name": name, "kubeConfig": {"secretRef": {"name": name}}} for name in ("plant-a", "plant-b")
@@ -32,6 +41,13 @@ async def bind(desk: Desk, name: str, *, key: str = "value") -> FakeCluster:
     }
     await desk.cluster.real.apply(SECRETS, secret, field_manager="operator", force=True)
     return there
+
+
+async def forget(desk: Desk, name: str) -> None:
+    """The Secret is deleted."""
+    key = ObjectKey(TEAM, name)
+    live = await desk.cluster.real.get(SECRETS, key)
+    await desk.cluster.real.delete(SECRETS, key, uid=str(mapping(live["metadata"])["uid"]))
 
 
 async def handed(there: FakeCluster) -> Mapping[str, Any]:
@@ -160,7 +176,7 @@ def test_a_secret_that_is_not_there_or_holds_none_is_said() -> None:
     run(test())
 
 
-def test_a_cluster_that_is_bound_no_more_keeps_what_it_has() -> None:
+def test_from_a_cluster_that_is_bound_no_more_it_is_taken_away() -> None:
     async def test() -> None:
         desk = Desk()
         a, b = await bind(desk, "plant-a"), await bind(desk, "plant-b")
@@ -173,7 +189,65 @@ def test_a_cluster_that_is_bound_no_more_keeps_what_it_has() -> None:
             await desk.see()
             await desk.see()
             assert await clusters(desk) == [("plant-a", "True", "Applied")]
+            with pytest.raises(ObjectNotFound):
+                await handed(b)
+            # The last one goes: then it is deployed here.
+            desk.remote.commit(HOUSE)
+            await desk.cluster.real.merge_patch(
+                *(SCRIPT_REPOSITORIES, RULES, {"spec": {"clusters": []}}), field_manager="operator"
+            )
+            await desk.see()
+            with pytest.raises(ObjectNotFound):
+                await handed(a)
+            assert (await clusters(desk), await desk.verdict()) == ([], ("True", "Applied"))
+
+    run(test())
+
+
+def test_what_cannot_be_taken_away_is_told_until_it_is_or_its_secret_is_gone() -> None:
+    async def test() -> None:
+        desk = Desk()
+        a, b = await bind(desk, "plant-a"), await bind(desk, "plant-b")
+        desk.remote.commit(HOUSE)
+        async with desk.open(clusters=BOUND):
+            for there in (a, b):
+                there.fail("get", ClusterUnavailable("no answer"), forever=True)
+            await desk.cluster.real.merge_patch(
+                *(SCRIPT_REPOSITORIES, RULES, {"spec": {"clusters": []}}), field_manager="operator"
+            )
+            await desk.see()
+            # One that is down holds up nothing here.
+            assert await desk.verdict() == ("True", "Applied")
+            assert await clusters(desk) == [
+                ("plant-a", "Unknown", "ClusterUnavailable"),
+                ("plant-b", "Unknown", "ClusterUnavailable"),
+            ]
+            a.heal()
+            await forget(desk, "plant-b")
+            await desk.look()
+            assert await clusters(desk) == []
+            with pytest.raises(ObjectNotFound):
+                await handed(a)
+            b.heal()
             assert (await handed(b))["spec"]["url"] == URL
+
+    run(test())
+
+
+def test_what_others_have_made_there_is_not_taken_away() -> None:
+    async def test() -> None:
+        desk = Desk()
+        there = await bind(desk, "plant-a")
+        desk.remote.commit(HOUSE)
+        async with desk.open(clusters=BOUND[:1]):
+            mine = {"metadata": {"labels": {LABEL_FLEET: "another"}}}
+            await there.real.merge_patch(SCRIPT_REPOSITORIES, RULES, mine, field_manager="them")
+            await desk.cluster.real.merge_patch(
+                *(SCRIPT_REPOSITORIES, RULES, {"spec": {"clusters": []}}), field_manager="operator"
+            )
+            await desk.see()
+            assert (await clusters(desk), await desk.verdict()) == ([], ("True", "Applied"))
+            assert (await handed(there))["spec"]["url"] == URL
 
     run(test())
 

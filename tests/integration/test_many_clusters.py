@@ -265,7 +265,7 @@ def kubeconfig_of(kube: KubeServer, namespace: str) -> str:
     rule = {
         "apiGroups": ["hit.edu.cn"],
         "resources": ["scriptrepositories"],
-        "verbs": ["get", "create", "patch"],
+        "verbs": ["get", "create", "patch", "delete"],
     }
     kube.request("POST", f"{rbac}/roles", {"metadata": {"name": "hub"}, "rules": [rule]})
     binding = {
