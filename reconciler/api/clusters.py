@@ -45,5 +45,5 @@ class ClusterStatus(OpenModel):
     revision: str = ""
     secret_ref: KubeConfigSecretRef | None = Field(
         default=None,
-        description="With what it was reached, so that it can be taken away when bound no more.",
+        description="With what it was handed out, to be taken away with when it is bound no more.",
     )

@@ -233,7 +233,7 @@ def _down(
     before = next((it for it in record.status.clusters if it.name == binding.name), None)
     return ClusterStatus(
         name=binding.name,
-        secret_ref=binding.kube_config.secret_ref,
+        secret_ref=before.secret_ref if before is not None else None,
         ready="False" if isinstance(error, Stalled) else UNKNOWN,
         reason=error.reason,
         message=conditions.shortened(str(error)),

@@ -4,9 +4,10 @@ Fair: between namespaces first, then between the Scripts of a namespace, each in
 one Script keep their order, and none is handed out while an earlier one of the same Script is
 still in flight. Stingy: where the Script's promise allows it, a wish that arrives while one waits
 joins it, because the state of devices is taken when a run is dispatched, not when it is wished.
-Bounded: a full queue refuses, and says so; it never drops in silence. A wish that may be joined is
-never refused: there is at most one of each cause and Script, so that they cannot flood, and a
-change of a device is not lost because somebody calls a webhook too often.
+Bounded: a full queue refuses, and says so; it never drops in silence. A namespace that has less
+than half of its share is let in all the same, so that none fills the queue for the others. A wish
+that may be joined is never refused: there is at most one of each cause and Script, so that they
+cannot flood, and a change of a device is not lost because somebody calls a webhook too often.
 
 Not promised: durability. That is for a journal in front of this.
 """
@@ -39,25 +40,54 @@ class Offered(Enum):
     REFUSED = "refused"
 
 
+class _Shares:
+    """How much each namespace holds of what there is for all of them, and they together."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._of: dict[str, int] = {}
+        self.all = 0
+
+    def has_room(self, namespace: str, size: int) -> bool:
+        """Whether so much more fits, if not for all then in half the share of this one.
+
+        So all of them together hold half as much again as the total at most.
+        """
+        if self.all + size <= self._total:
+            return True
+        held = self._of.get(namespace, 0)
+        namespaces = len(self._of) + (not held)
+        return held + size <= self._total // (2 * namespaces)
+
+    def add(self, namespace: str, size: int) -> None:
+        """Hold so much more, or with a negative one less."""
+        self.all += size
+        held = self._of[namespace] = self._of.get(namespace, 0) + size
+        if not held:
+            del self._of[namespace]
+
+
 class EventBytes:
     """How much the events that are held for each Script, and for all, come to."""
 
     def __init__(self, per_script: int = PER_SCRIPT_BYTES, total: int = TOTAL_BYTES) -> None:
         self._per_script = per_script
-        self._total = total
         self._of: dict[ObjectKey, int] = {}
-        self._all = 0
+        self._shares = _Shares(total)
 
     def has_room(self, script: ObjectKey, size: int) -> bool:
         """Whether an event fits. One that is empty always does; any does where none is held."""
         held = self._of.get(script, 0)
-        if not size or not self._all:
+        if not size or not self._shares.all:
             return True
-        return self._all + size <= self._total and (not held or held + size <= self._per_script)
+        fits = not held or held + size <= self._per_script
+        return fits and self._shares.has_room(script.namespace, size)
 
     def add(self, script: ObjectKey, size: int) -> None:
         """Hold so much more, or with a negative one less."""
-        self._all += size
+        if not size:
+            return
+        self._shares.add(script.namespace, size)
         held = self._of.pop(script, 0) + size
         if held:
             self._of[script] = held
@@ -75,18 +105,17 @@ class RunQueue:
         total_bytes: int = TOTAL_BYTES,
     ) -> None:
         self._per_script = per_script
-        self._total = total
+        self._runs = _Shares(total)
         self._events = EventBytes(per_script_bytes, total_bytes)
         # Every Script that has waiting runs and none in flight is in `_turns`; the order of both
         # levels is the order of turns. `_waiting` holds the runs themselves.
         self._turns: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
         self._waiting: dict[ObjectKey, deque[Run]] = {}
         self._in_flight: dict[ObjectKey, int] = {}
-        self._depth = 0
 
     def __len__(self) -> int:
         """Runs that wait; those in flight do not count."""
-        return self._depth
+        return self._runs.all
 
     def __iter__(self) -> Iterator[Run]:
         for runs in self._waiting.values():
@@ -118,7 +147,7 @@ class RunQueue:
                     )
                     return Offered.COALESCED
         is_full = (
-            self._depth >= self._total
+            not self._runs.has_room(run.script.namespace, 1)
             or len(runs or ()) >= self._per_script
             or not self._events.has_room(run.script, len(run.event))
         )
@@ -127,7 +156,7 @@ class RunQueue:
         if runs is None:
             runs = self._waiting[run.script] = deque()
         runs.append(run)
-        self._depth += 1
+        self._runs.add(run.script.namespace, 1)
         self._events.add(run.script, len(run.event))
         if run.script not in self._in_flight:
             self._take_place(run.script)
@@ -160,8 +189,9 @@ class RunQueue:
             size = 1 if key in single else min(credit, QUANTUM, len(runs))
             group = [runs.popleft() for _ in range(size)]
             credit -= len(group)
-            self._depth -= len(group)
-            self._events.add(key, -sum(len(run.event) for run in group))
+            self._runs.add(namespace, -len(group))
+            if events := sum(len(run.event) for run in group):
+                self._events.add(key, -events)
             self._in_flight[key] = len(group)
             self._give_up_place(key)
             if not runs:
@@ -182,7 +212,7 @@ class RunQueue:
     def drop(self, script: ObjectKey) -> tuple[Run, ...]:
         """Forget the waiting runs of a Script that is gone; those in flight still need `done`."""
         runs = tuple(self._waiting.pop(script, ()))
-        self._depth -= len(runs)
+        self._runs.add(script.namespace, -len(runs))
         self._events.add(script, -sum(len(run.event) for run in runs))
         self._give_up_place(script)
         return runs

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import orjson
 from falcon.asgi import Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from reconciler.core.access import Act
+from reconciler.core.access import Act, Right
 from reconciler.core.objects import JsonObject, ObjectKey, mapping, text
 from reconciler.core.runs import Cause, RunId
 from reconciler.ports.operations import Operations
@@ -208,11 +208,16 @@ class Debug:
         send(resp, self._operations.debug())
 
 
+# Of a run: a token that may only trigger it tells how it ended, and not what it saw and did.
+SHOWN_TO_READERS: Final = ("logs", "changed", "unchanged", "refused", "outranked")
+
+
 class Webhook:
     """Queues one run of `?namespace=&name=`.
 
     A POST's JSON becomes the event as it stands; with `?wait=<seconds>` the run is answered once it
-    has finished (200, whatever its outcome), or its id when it has not in so long (202). A GET's
+    has finished (200, whatever its outcome), without what it printed and wrote for who may not see
+    runs; or its id when it has not in so long, or too many wait (202). A GET's
     other parameters become `{"query": {...}}`, a repeated one as a list.
     """
 
@@ -234,7 +239,7 @@ class Webhook:
         self, req: Request, resp: Response, event: bytes, *, wait: float = 0.0
     ) -> None:
         script = ObjectKey(req.get_param("namespace") or "default", req.get_param("name") or "")
-        await self._guard.admit(req, Act.TRIGGER, *script)
+        caller = await self._guard.admit(req, Act.TRIGGER, *script)
         if not script.name:
             raise Refusal(
                 400, "NameMissing", "say which Script: ?namespace=<namespace>&name=<name>"
@@ -244,8 +249,10 @@ class Webhook:
         ended = await self._operations.outcome(run_id, seconds=wait) if wait else None
         if ended is None:
             send(resp, {"runId": run_id}, 202)
-        else:
+        elif await self._guard.allows(caller, Right(Act.GET_RUN, *script)):
             send(resp, ended)
+        else:
+            send(resp, {**ended, **{name: [] for name in SHOWN_TO_READERS if name in ended}})
 
 
 class Trigger:

@@ -205,6 +205,39 @@ def test_full_queue_refuses_until_something_was_taken():
     assert offered == [Offered.QUEUED, Offered.QUEUED, Offered.REFUSED, Offered.QUEUED]
 
 
+def test_a_namespace_that_fills_the_queue_leaves_others_half_their_share():
+    queue = RunQueue(total=8)
+
+    def offer(namespace: str, number: int) -> Offered:
+        script = ObjectKey(namespace, str(number))
+        return queue.offer(run(f"{namespace}{number}", script), coalesce=False)
+
+    assert {offer("flood", n) for n in range(8)} == {Offered.QUEUED}
+    assert offer("flood", 9) is Offered.REFUSED
+    assert [offer("quiet", n) for n in range(3)] == [
+        Offered.QUEUED,
+        Offered.QUEUED,
+        Offered.REFUSED,
+    ]
+    # Ever more of them find ever less, so that all have an end.
+    queued = [n for n in range(100) if offer(f"other-{n}", 0) is Offered.QUEUED]
+    assert (len(queued), len(queue)) == (2, 12)
+
+
+def test_events_of_a_namespace_leave_others_half_their_share():
+    queue = RunQueue(per_script_bytes=100, total_bytes=200)
+
+    def offer(script: ObjectKey, size: int) -> Offered:
+        return queue.offer(run(str(script), script, event=b"x" * size), coalesce=False)
+
+    assert [offer(A, 100), offer(B, 100), offer(B, 1)] == [
+        Offered.QUEUED,
+        Offered.QUEUED,
+        Offered.REFUSED,
+    ]
+    assert [offer(C, 51), offer(C, 50)] == [Offered.REFUSED, Offered.QUEUED]
+
+
 def test_large_events_fill_the_queue_before_they_fill_memory():
     """A thousand webhooks of one Script may be 64 MB, and a team has many Scripts."""
     queue = RunQueue(per_script_bytes=100, total_bytes=150)
@@ -212,7 +245,7 @@ def test_large_events_fill_the_queue_before_they_fill_memory():
     def offer(name: str, script: ObjectKey, size: int) -> Offered:
         return queue.offer(run(name, script, event=b"x" * size), coalesce=False)
 
-    assert [offer("1", A, 300), offer("2", A, 1), offer("3", C, 1)] == [
+    assert [offer("1", A, 300), offer("2", A, 1), offer("3", C, 38)] == [
         Offered.QUEUED,  # alone, it has to be taken: nothing would ever take it otherwise
         Offered.REFUSED,
         Offered.REFUSED,
@@ -314,9 +347,11 @@ class Machine(RuleBasedStateMachine):
     @rule(script=SCRIPTS)
     def request(self, script: ObjectKey) -> None:
         it = self._new(script, Cause.WEBHOOK, frozenset())
-        full = len(self.waiting) >= self.TOTAL or (
-            sum(w.script == script for w in self.waiting) >= self.PER_SCRIPT
-        )
+        namespaces = {script.namespace, *(w.script.namespace for w in self.waiting)}
+        of_namespace = sum(w.script.namespace == script.namespace for w in self.waiting)
+        full = (
+            len(self.waiting) >= self.TOTAL and of_namespace >= self.TOTAL // (2 * len(namespaces))
+        ) or sum(w.script == script for w in self.waiting) >= self.PER_SCRIPT
         offered = self.queue.offer(it, coalesce=False)
         assert offered is (Offered.REFUSED if full else Offered.QUEUED)
         if not full:

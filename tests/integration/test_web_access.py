@@ -324,6 +324,21 @@ def test_another_site_signs_nobody_in_or_out(door: Door) -> None:
         assert answer.refusal == (403, "CrossSite")
 
 
+def test_a_token_that_only_triggers_sees_how_a_run_ended_and_not_what_it_printed(
+    door: Door,
+) -> None:
+    told = {"outcome": "Failed", "message": "Error: no", "durationMicroseconds": 7}
+    seen = {"logs": [{"level": "log", "text": "12.5"}], "changed": ["lamp/power=true"]}
+    reader = Right(Act.GET_RUN, "default", "lamp")
+    for number, rights in enumerate(((TRIGGER,), (TRIGGER, reader)), start=1):
+        door.access.know(f"able-{number}", *rights)
+        door.operations.run_documents.append({"id": f"run-{number}", **told, **seen})
+        path = f"{API}/webhook?name=lamp&wait=5"
+        answer = ask(door, "POST", path, Authorization=f"Bearer able-{number}")
+        hidden = {"logs": [], "changed": []} if rights == (TRIGGER,) else seen
+        assert json.loads(answer.body) == {"id": f"run-{number}", **told, **hidden}
+
+
 def test_a_cookie_triggers_and_changes_nothing(door: Door) -> None:
     door.access.know("able", TRIGGER, COMMAND)
     cookie = {"Cookie": "scriptops-token=able"}
