@@ -11,7 +11,7 @@ promised: that each value in between is seen, in either direction; it is state, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -152,7 +152,7 @@ class MqttDevices:
         for key, device in self._devices.items():
             self._send_delta(key, device)
 
-    async def receive(self, message: Received) -> None:
+    def receive(self, message: Received) -> Awaitable[None] | None:
         """What a mapper, or anybody, published."""
         target = mqtt_twin.parse_topic(message.topic, self._namespace)
         device = self._devices.get(target.device) if target is not None else None
@@ -163,26 +163,28 @@ class MqttDevices:
                     "update rejected due to the device is not existed", code=404
                 )
                 self._answer(target, mqtt_twin.encode_rejection(error, timestamp_ms=self._now_ms()))
-            return
+            return None
+        left: Awaitable[None] | None = None
         try:
             match target.suffix:
                 case mqtt_twin.TWIN_UPDATE:
-                    await self._update(target, device, message.payload)
+                    self._update(target, device, message.payload)
                 case mqtt_twin.TWIN_GET:
                     self._get(target, device, message.payload)
                 case mqtt_twin.STATE_UPDATE:
-                    await self._state(target, device, message.payload)
+                    left = self._state(target, device, *mqtt_twin.decode_state(message.payload))
                 case _:
-                    return
+                    return None
         except TwinMessageInvalid as error:
             self._reject(target, device, error)
-            return
+            return None
         device.is_short = target.is_short
         self._count("taken")
+        return left
 
-    async def _update(self, target: DeviceTopic, device: _Device, payload: bytes) -> None:
+    def _update(self, target: DeviceTopic, device: _Device, payload: bytes) -> None:
         now_ms = self._now_ms()
-        update = await self._bridge.take(target.device, payload, now_ms, properties=device.twins)
+        update = self._bridge.take(target.device, payload, now_ms, properties=device.twins)
         for name, twin in update.twins.items():
             if twin is not None and twin.actual is not None and name in device.twins:
                 device.twins[name] = replace(device.twins[name], actual=twin.actual)
@@ -194,8 +196,7 @@ class MqttDevices:
         twins = TwinUpdate(device.twins, mqtt_twin.decode_get(payload))
         self._answer(target, mqtt_twin.encode_update(twins, timestamp_ms=self._now_ms()))
 
-    async def _state(self, target: DeviceTopic, device: _Device, payload: bytes) -> None:
-        state, event_id = mqtt_twin.decode_state(payload)
+    async def _state(self, target: DeviceTopic, device: _Device, state: str, event_id: str) -> None:
         now = self._clock.now()
         is_online = state in _ONLINE
         if state != device.state or (is_online and now - device.online_at >= ONLINE_SECONDS):

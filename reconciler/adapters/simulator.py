@@ -45,7 +45,7 @@ _NOISE_DIGITS: Final = 3
 class TwinStore(Protocol):
     """Where reported twins go; the embedded cluster."""
 
-    async def report_twins(
+    def report_twins(
         self, resource: Resource, key: ObjectKey, reported: Mapping[str, JsonObject]
     ) -> None:
         """Merge twins by property name, as `mqtt_twin.reported_twins` gives them.
@@ -78,7 +78,7 @@ class Bridge:
         )
         timestamp_ms = int(self._clock.now() * 1000)
         try:
-            update = await self.take(target.device, payload, timestamp_ms)
+            update = self.take(target.device, payload, timestamp_ms)
         except mqtt_twin.TwinMessageInvalid as error:
             log.info(
                 "twin update rejected", extra={"key": str(target.device), "reason": str(error)}
@@ -86,7 +86,7 @@ class Bridge:
             return answer, mqtt_twin.encode_rejection(error, timestamp_ms=timestamp_ms)
         return answer, mqtt_twin.encode_result(update, timestamp_ms=timestamp_ms)
 
-    async def take(
+    def take(
         self,
         device: ObjectKey,
         payload: bytes,
@@ -105,7 +105,7 @@ class Bridge:
         if not reported:
             return update
         try:
-            await self._store.report_twins(DEVICES_V1BETA1, device, reported)
+            self._store.report_twins(DEVICES_V1BETA1, device, reported)
         except ObjectNotFound as error:
             raise mqtt_twin.TwinMessageInvalid(
                 "update rejected due to the device is not existed", code=404

@@ -18,8 +18,9 @@ class Received:
     retain: bool
 
 
-# A message is acknowledged when this has returned. May be called again with one that was not.
-Receive: TypeAlias = Callable[[Received], Awaitable[None]]
+# A message is acknowledged when this has returned, and what it returns has been awaited. May be
+# called again with one that was not.
+Receive: TypeAlias = Callable[[Received], Awaitable[None] | None]
 
 
 class Broker(Protocol):

@@ -174,9 +174,9 @@ def test_reported_twins_are_told_at_once_and_kept(tmp_path: Path) -> None:
         watch = batches(
             cluster, DEVICES_V1BETA1, resource_version=since, timeout=timedelta(seconds=5)
         )
-        await cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": TEMPERATURE})
+        cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": TEMPERATURE})
         humidity = {"observedDesired": {"value": "40"}}
-        await cluster.report_twins(DEVICES_V1BETA1, KEY, {"humidity": humidity})
+        cluster.report_twins(DEVICES_V1BETA1, KEY, {"humidity": humidity})
         events = await anext(watch)
         seen: Any = [(event.type, event.object) for event in events]
         both = [
@@ -201,7 +201,7 @@ def test_reported_twins_reach_the_disk_by_themselves(tmp_path: Path) -> None:
     async def test() -> None:
         cluster = await opened(tmp_path)
         await create(cluster)
-        await cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": TEMPERATURE})
+        cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": TEMPERATURE})
         async with asyncio.timeout(5):
             while True:
                 reader = await opened(tmp_path, read_only=True)
@@ -219,12 +219,12 @@ def test_an_equal_report_is_no_event_and_one_for_nobody_is_refused(tmp_path: Pat
         cluster = await opened(tmp_path)
         await create(cluster)
         twins = {"temperature": TEMPERATURE}
-        await cluster.report_twins(DEVICES_V1BETA1, KEY, twins)
+        cluster.report_twins(DEVICES_V1BETA1, KEY, twins)
         live = await cluster.get(DEVICES_V1BETA1, KEY)
-        await cluster.report_twins(DEVICES_V1BETA1, KEY, twins)
+        cluster.report_twins(DEVICES_V1BETA1, KEY, twins)
         assert await cluster.get(DEVICES_V1BETA1, KEY) == live
         with pytest.raises(ObjectNotFound):
-            await cluster.report_twins(DEVICES_V1BETA1, ObjectKey("default", "x"), twins)
+            cluster.report_twins(DEVICES_V1BETA1, ObjectKey("default", "x"), twins)
         await cluster.close()
 
     run(test)
@@ -319,7 +319,7 @@ def test_a_watch_that_falls_far_behind_expires_and_holds_no_memory() -> None:
         since = made["metadata"]["resourceVersion"]
         for i in range(9000):
             twin = {"reported": {"value": str(i)}}
-            await cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": twin})
+            cluster.report_twins(DEVICES_V1BETA1, KEY, {"temperature": twin})
         with pytest.raises(Expired):
             await anext(
                 batches(

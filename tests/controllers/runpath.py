@@ -347,7 +347,7 @@ class Rig:
     ) -> None:
         """The device reports a value, and the watch brings it."""
         stamp = str(int(self.clock.now() * 1000))
-        await self.cluster.real.report_twins(DEVICES_V1BETA1, key, {name: reported(value, stamp)})
+        self.cluster.real.report_twins(DEVICES_V1BETA1, key, {name: reported(value, stamp)})
         await self.sync()
 
     async def desired(self, name: str, key: ObjectKey = SWITCH) -> str | None:

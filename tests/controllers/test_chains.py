@@ -155,7 +155,7 @@ def test_an_echo_beside_another_change_is_a_run():
     async def check() -> None:
         rig = await rigged(follower())
         await begun(rig, "on")
-        await rig.cluster.real.report_twins(
+        rig.cluster.real.report_twins(
             DEVICES_V1BETA1, SWITCH, {"state": reported("on"), "speed": reported("3")}
         )
         await rig.sync()
@@ -169,7 +169,7 @@ def test_echo_that_comes_over_a_restart_or_before_it_is_none_afterwards_either()
         rig = await rigged(follower())
         await begun(rig, "on")
         during = Rig(before=rig)
-        await during.cluster.real.report_twins(DEVICES_V1BETA1, SWITCH, {"state": reported("on")})
+        during.cluster.real.report_twins(DEVICES_V1BETA1, SWITCH, {"state": reported("on")})
         await during.sync()
         during.triggering.subscribe(follower())
         assert (taken(during), told(during)) == ([], {WhyNot.ECHO: (1, "switch")})

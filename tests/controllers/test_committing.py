@@ -56,7 +56,7 @@ async def switched(rig: Rig, **twin: Any) -> None:
     """The switch says something, and the watch brings it."""
     stamp = str(int(rig.clock.now() * 1000))
     told = {**reported("on", stamp), **twin} if twin else reported("on", stamp)
-    await rig.cluster.real.report_twins(DEVICES_V1BETA1, SWITCH, {"state": told})
+    rig.cluster.real.report_twins(DEVICES_V1BETA1, SWITCH, {"state": told})
     await rig.sync()
 
 

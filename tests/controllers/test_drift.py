@@ -84,7 +84,7 @@ def test_a_value_that_a_rule_desires_costs_no_read() -> None:
             await desk.cluster.real.json_patch(
                 DEVICES_V1BETA1, LAMP, [value], field_manager="scriptops"
             )
-            await desk.cluster.report_twins(
+            desk.cluster.report_twins(
                 DEVICES_V1BETA1, LAMP, {"power": {"reported": {"value": "true"}}}
             )
             await desk.see()

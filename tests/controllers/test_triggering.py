@@ -86,9 +86,7 @@ def test_another_value_is_a_run_and_the_same_value_is_none_whatever_its_time():
 def test_value_that_becomes_unknown_is_no_change_and_neither_is_its_return():
     async def check() -> None:
         rig = await subscribed()
-        await rig.cluster.real.report_twins(
-            DEVICES_V1BETA1, DHT11, {"temperature": reported("", "")}
-        )
+        rig.cluster.real.report_twins(DEVICES_V1BETA1, DHT11, {"temperature": reported("", "")})
         await rig.sync()
         assert rig.world.devices.get(DHT11).twin("temperature").reported is None
         await rig.report("20")
@@ -294,7 +292,7 @@ def test_change_while_away_is_one_run_of_each_script_after_the_restart():
         for it in scripts:
             rig.triggering.subscribe(it)
         dispatch(rig)
-        await rig.cluster.real.report_twins(DEVICES_V1BETA1, DHT11, {"temperature": reported("25")})
+        rig.cluster.real.report_twins(DEVICES_V1BETA1, DHT11, {"temperature": reported("25")})
         again = restarted(rig)
         await again.sync()
         for it in scripts:

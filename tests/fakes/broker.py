@@ -32,4 +32,6 @@ class FakeBroker:
     async def deliver(self, subscription: str, topic: str, payload: bytes, qos: int = 0) -> None:
         """Returns when the message would be acknowledged."""
         for receive in tuple(self.subscriptions.get(subscription, ())):
-            await receive(Received(subscription, topic, payload, qos, retain=False))
+            left = receive(Received(subscription, topic, payload, qos, retain=False))
+            if left is not None:
+                await left

@@ -217,10 +217,10 @@ class FakeCluster:
         self._enter("delete", resource, str(key))
         await self.real.delete(resource, key, uid=uid)
 
-    async def report_twins(
+    def report_twins(
         self, resource: Resource, key: ObjectKey, reported: Mapping[str, JsonObject]
     ) -> None:
-        await self.real.report_twins(resource, key, reported)
+        self.real.report_twins(resource, key, reported)
 
     async def emit(self, event: ClusterEvent) -> None:
         self.emitted.append(event)

@@ -26,7 +26,7 @@ class Twins:
         self.history: list[tuple[float, str, str]] = []
         self.latest: dict[str, JsonObject] = {}
 
-    async def report_twins(
+    def report_twins(
         self, resource: Resource, key: ObjectKey, reported: Mapping[str, JsonObject]
     ) -> None:
         if key not in self.known:

@@ -280,7 +280,7 @@ class EmbeddedCluster:
             marked = documents.deleting(live, now=self._now())
             await self._write(resource, key, live, marked, held.owners)
 
-    async def report_twins(
+    def report_twins(
         self, resource: Resource, key: ObjectKey, reported: Mapping[str, JsonObject]
     ) -> None:
         """Merge reported twins into `status.twins` by property name, as the cloud does.
