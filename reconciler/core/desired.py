@@ -77,7 +77,8 @@ def patch(
     a Script of a higher priority holds. All else happens or nothing does: every place is tested by
     UID, index and name, what is kept of origins as it was read, and where something must be added
     that was not there, by resourceVersion. `metadata` beside a desired value stays, because
-    KubeEdge keeps the type of v1alpha2 twins there.
+    KubeEdge keeps the type of v1alpha2 twins there. Where a property in `forced` has a value by
+    then that is not the one in the record, the patch fails too.
     """
     twins = {twin.name: twin for twin in record.twins}
     parent, entries, name_field = (
@@ -108,6 +109,10 @@ def patch(
             missing.append({name_field: name, "desired": {"value": value}})
             continue
         ops.append(test(name, parent, entries, twin.position, name_field))
+        if before is not None and name in forced:
+            # What is repeated is what was seen: a person who wants something else is not heard of
+            # by what is kept of origins.
+            ops.append(test(before, parent, entries, twin.position, "desired", "value"))
         if twin.desired is None:
             ops.append(add({"value": value}, parent, entries, twin.position, "desired"))
         else:

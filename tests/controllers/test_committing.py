@@ -231,6 +231,22 @@ def test_what_a_script_of_a_higher_priority_holds_is_not_waited_for():
     finish(check())
 
 
+def test_what_somebody_else_wants_is_not_written_over_before_the_watch_has_told_of_it():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            await paused(rig)
+            await rig.sync()
+            entries = [{"name": "state", "desired": {"value": "auto"}}, {"name": "speed"}]
+            await rig.cluster.real.merge_patch(
+                DEVICES_V1BETA1, SWITCH, {"spec": {"properties": entries}}, field_manager="kubectl"
+            )
+            await rig.clock.advance(FIRST_DRIVE + 1)
+            assert (await rig.desired("state"), rig.metric("redrives_total")) == ("auto", 1)
+
+    finish(check())
+
+
 def test_what_is_refused_is_told_at_once_and_judged_by_the_script():
     async def check() -> None:
         rig = Rig()

@@ -6,11 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.core.objects import DEVICES_V1BETA1, ObjectKey
 from tests.support.gitserver import Repository
-from tests.support.kube import wait_until
+from tests.support.kube import free_port, wait_until
 from tests.support.rulebook import device, documents, model, script
-from tests.support.system import System, executor, serving, settings
+from tests.support.system import (
+    ControllerProcess,
+    System,
+    ask,
+    executor,
+    is_ready,
+    serving,
+    settings,
+)
 
 TEAM = "team"
 VALVE = ObjectKey(TEAM, "valve")
@@ -112,3 +122,58 @@ def test_a_device_that_does_not_answer_ends_the_wait_and_not_the_run(
                 "message": "open=true is desired and nothing reported",
             },
         )
+
+
+@pytest.mark.parametrize(("qos", "again"), [("AtLeastOnce", True), ("AtMostOnce", False)])
+def test_a_run_whose_controller_is_killed_while_it_waits_starts_again_if_its_qos_says_so(
+    tmp_path: Path,
+    git: Repository,
+    qos: str,
+    again: bool,  # noqa: FBT001 - a case
+) -> None:
+    files = rules(executePolicy={"webhook": True, "runOnDeploy": False, "qos": qos})
+    slow = {"simulate": "follow", "start": False, "delay": 3_000}
+    valve = device("valve", "valve", "open")
+    valve["spec"]["protocol"]["protocolName"] = "simulated"
+    valve["spec"]["properties"][0]["visitors"] = {"protocolName": "simulated", "configData": slow}
+    files["manifests/devices.yaml"] = documents(model("valve", "open=rw"), valve)
+    git.commit(files)
+    grpc, door = free_port(), free_port()
+    web = f"http://127.0.0.1:{door}"
+    with serving(settings(tmp_path / "data")) as system:
+        system.repository(TEAM, git.path)
+    controller = ControllerProcess(tmp_path, f"--grpc=127.0.0.1:{grpc}", f"--web=127.0.0.1:{door}")
+
+    def runs() -> Any:
+        return ask(f"{web}/api/v1alpha1/runs?namespace={TEAM}")["items"]
+
+    def ready() -> bool:
+        try:
+            items = ask(f"{web}/api/v1alpha1/scripts")["items"]
+        except OSError:
+            return False
+        return any(is_ready(it) for it in items)
+
+    controller.start()
+    try:
+        with executor(f"127.0.0.1:{grpc}", tmp_path / "executor.log"):
+            wait_until(ready, what="it is ready")
+            hook = f"{web}/api/v1alpha1/webhook?namespace={TEAM}&name=opener"
+            first = ask(hook, method="POST", body={"open": True, "qos": 2})["runId"]
+            wait_until(lambda: [it["outcome"] for it in runs()] == ["Waiting"], what="it waits")
+            controller.kill()
+            controller.start()
+            wait_until(ready, what="it is ready again")
+            second = ask(hook, method="POST", body={"open": True, "qos": 2})["runId"]
+            expected = {first, second} if again else {second}
+            wait_until(
+                lambda: {it["id"] for it in runs() if it["outcome"] == "Succeeded"} >= expected,
+                what="all that was promised has ended well",
+            )
+            told = [json.loads(it["logs"][0]["text"]) for it in runs()]
+            assert (told, {it["id"] for it in runs()}) == (
+                [{"reached": 2}] * len(expected),
+                expected,
+            )
+    finally:
+        controller.stop()
