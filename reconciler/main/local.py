@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # An executor that ends by itself is started again, not more often than this.
 RESTART_SECONDS = 1.0
+# Runs that are told of; who looks on sees no more than that.
+TOLD_A_SECOND = 50
 # Longer than an executor takes to drain.
 STOP_SECONDS = 10.0
 
@@ -132,6 +134,32 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
+class RunsTold:
+    """Runs are told of one by one as long as a person could read it, and beyond that counted."""
+
+    def __init__(self, narrator: Narration) -> None:
+        self._narrator = narrator
+        self._told = self._more = 0
+        self._second: asyncio.TimerHandle | None = None
+
+    def ran(self, record: RunRecord) -> None:
+        has_failed = record.outcome is not Outcome.SUCCEEDED
+        if not (record.changed or has_failed or record.cause in ASKED):
+            return
+        if self._second is None:
+            self._second = asyncio.get_running_loop().call_later(1, self._next)
+        if self._told < TOLD_A_SECOND:
+            self._told += 1
+            self._narrator.step("run", run_words(record), has_failed=has_failed)
+        else:
+            self._more += 1
+
+    def _next(self) -> None:
+        more, self._told, self._more, self._second = self._more, 0, 0, None
+        if more:
+            self._narrator.step("run", f"and {more:,} more in this second")
+
+
 def tell(controller: Controller, narrator: Narration) -> None:
     """Narrate revisions, Scripts that cannot run, runs and status commits as they happen."""
     told: dict[ObjectKey, str] = {}
@@ -142,10 +170,7 @@ def tell(controller: Controller, narrator: Narration) -> None:
         for problem in synced.problems:
             narrator.note(str(problem))
 
-    def run(record: RunRecord) -> None:
-        if record.changed or record.outcome is not Outcome.SUCCEEDED or record.cause in ASKED:
-            has_failed = record.outcome is not Outcome.SUCCEEDED
-            narrator.step("run", run_words(record), has_failed=has_failed)
+    runs = RunsTold(narrator)
 
     def script(key: ObjectKey, status: ScriptStatus) -> None:
         ready = next((c for c in status.conditions if c.type == "Ready"), None)
@@ -156,7 +181,7 @@ def tell(controller: Controller, narrator: Narration) -> None:
 
     controller.repositories.listeners.append(revision)
     controller.scripts.listeners.append(script)
-    controller.finisher.listeners.append(run)
+    controller.finisher.listeners.append(runs.ran)
     controller.commits.listeners.append(
         lambda ref, commit: narrator.step("status", f"commit {commit[:10]} on {ref}")
     )

@@ -22,7 +22,7 @@ VALUES = st.recursive(
 )
 DOCUMENTS = st.dictionaries(NAMES, VALUES, max_size=3)
 TOKENS = st.sampled_from(
-    ["spec", "properties", "name", "0", "1", "2", "-", "01", "a~1b", "~0", "", "x"]
+    ["spec", "properties", "name", "0", "1", "2", "-", "01", "a~1b", "~0", "~2", "", "x"]
 )
 PATHS = st.lists(TOKENS, max_size=3).map(lambda tokens: "".join(f"/{t}" for t in tokens))
 STEPS = st.lists(

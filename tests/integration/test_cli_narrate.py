@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from reconciler.cli.narrate import Narrator, duration
 from reconciler.cli.options import TextOutput
+from reconciler.main.local import TOLD_A_SECOND, RunsTold
+from tests.support.recordings import recording
 
 SUMMARY = {
     "revision": "main@sha1:1a2b3c4",
@@ -70,3 +74,22 @@ def test_json_has_stdout_for_itself(capsys):
 )
 def test_durations_have_two_digits(milliseconds, words):
     assert duration(milliseconds) == words
+
+
+def test_more_runs_than_a_person_reads_are_told_by_their_number(capsys):
+    many = 3 * TOLD_A_SECOND
+
+    async def story() -> None:
+        runs, out = RunsTold(Narrator()), ""
+        for number in range(many):
+            runs.ran(replace(recording().record, changed=(f"lamp/power={number}",)))
+        async with asyncio.timeout(30):
+            while "more in this second" not in out:
+                await asyncio.sleep(0.01)
+                out += capsys.readouterr().out
+        lines = out.splitlines()
+        assert lines[0].endswith("lamp/power=0")
+        assert len(lines) == TOLD_A_SECOND + 1
+        assert lines[-1] == f"  ✓ run             and {many - TOLD_A_SECOND} more in this second"
+
+    asyncio.run(story())

@@ -7,6 +7,7 @@ a test that fails, a path that is not there) is left to the library, which says 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from reconciler.core.objects import JsonObject, mapping
 
 # More digits than any index has are not worth converting.
 _LONGEST_INDEX = 9
+_BROKEN_ESCAPE = re.compile(r"~(?![01])")
 
 
 class _Unusual(Exception):
@@ -35,9 +37,13 @@ def applied(live: JsonObject, patch: Sequence[JsonObject]) -> JsonObject:
 
 def _stepped(document: Any, step: JsonObject) -> Any:
     op, path = step["op"], step["path"]
-    if type(path) is not str or path[:1] != "/" or "~" in path:
+    if type(path) is not str or path[:1] != "/":
         raise _Unusual
     tokens = path[1:].split("/")
+    if "~" in path:
+        if _BROKEN_ESCAPE.search(path):
+            raise _Unusual
+        tokens = [token.replace("~1", "/").replace("~0", "~") for token in tokens]
     if op == "test":
         found = document
         for token in tokens:
