@@ -49,7 +49,7 @@ class World:
             case ["report", value]:
                 stamp = str(int(rig.clock.now() * 1000))
                 twin = {"state": reported(value, stamp)}
-                await rig.cluster.real.report_twins(DEVICES_V1BETA1, SWITCH, twin)
+                rig.cluster.real.report_twins(DEVICES_V1BETA1, SWITCH, twin)
             case ["other", *unseen]:
                 entries = [{"name": "state", "desired": {"value": "auto"}}, {"name": "speed"}]
                 await rig.cluster.real.merge_patch(
