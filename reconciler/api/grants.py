@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from reconciler.api.meta import Model, ObjectName
+from reconciler.api.script import TopicFilter
 
 # Namespace and name of a ScriptRepository; `*` stands for any characters, `?` for one.
 REPOSITORY_PATTERN = r"^[-a-z0-9*?]{1,63}/[-a-z0-9.*?]{1,253}$"
@@ -42,9 +43,23 @@ class GrantRule(Model):
     )
 
 
+class TopicRule(Model):
+    """What Scripts of these namespaces may subscribe to at the controller's MQTT broker."""
+
+    namespaces: list[NamespacePattern] = Field(
+        min_length=1, max_length=1_000, description="Namespaces, with `*` and `?`."
+    )
+    topics: list[TopicFilter] = Field(
+        max_length=1_000,
+        description="Topic filters: they may subscribe to these, and to what these include.",
+    )
+
+
 class GrantsFile(Model):
     """The first rule whose `repositories` fits counts; without one, a repository has its own
-    namespace.
+    namespace. Without `mqtt`, all Scripts may subscribe to all topics; with it, to those that a
+    rule of it grants.
     """
 
     grants: list[GrantRule] = Field(default_factory=list, max_length=10_000)
+    mqtt: list[TopicRule] | None = Field(default=None, max_length=10_000)

@@ -10,6 +10,7 @@ from typing import Final
 from reconciler.api.script import MqttTrigger
 from reconciler.controllers.metrics import Metrics
 from reconciler.core import mqtt_event, mqtt_filters
+from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runs import RunId
 from reconciler.core.scripts import ScriptRecord
@@ -55,12 +56,14 @@ class MqttTriggers:
         clock: Clock,
         metrics: Metrics,
         trigger: Callable[[ObjectKey, bytes], Awaitable[RunId]],
+        grants: Granting = NO_GRANTS,
     ) -> None:
         self._broker = broker
         self._is_ready = is_ready
         self._clock = clock
         self._metrics = metrics
         self._trigger = trigger
+        self._grants = grants
         self._scripts: dict[ObjectKey, _Wanted] = {}
         self._listeners: dict[str, dict[ObjectKey, int]] = {}
         self._told: set[ObjectKey] = set()
@@ -70,7 +73,7 @@ class MqttTriggers:
 
     def changed(self, delta: Delta[ScriptRecord]) -> None:
         """A Script is there as it is now, or gone."""
-        before, now = self._scripts.get(delta.key), _wanted(delta.new)
+        before, now = self._scripts.get(delta.key), self._wanted(delta.new)
         if before == now:
             return
         self._given_up.discard(delta.key)
@@ -88,6 +91,20 @@ class MqttTriggers:
             self._broker.subscribe(subscription, max(listeners.values()), self._receive)
         for subscription in sorted(old - new):
             self._leave(subscription, delta.key)
+
+    def grants_changed(self, scripts: Iterable[ScriptRecord]) -> None:
+        """An operator lets them subscribe to more, or less."""
+        for record in scripts:
+            self.changed(Delta(record.key, record, record))
+
+    def _wanted(self, record: ScriptRecord | None) -> _Wanted | None:
+        wanted = _wanted(record)
+        if record is None or wanted is None:
+            return None
+        namespace, asked = record.key.namespace, wanted.trigger.topics
+        topics = [it for it in asked if self._grants.may_subscribe(namespace, it)]
+        trigger = wanted.trigger.model_copy(update={"topics": topics})
+        return _Wanted(trigger, wanted.suspended) if topics else None
 
     def _leave(self, subscription: str, script: ObjectKey) -> None:
         listeners = self._listeners[subscription]

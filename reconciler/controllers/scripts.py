@@ -26,6 +26,7 @@ from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import conditions, cron, gating
 from reconciler.core.conditions import Verdict
+from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.objects import SCRIPTS, ObjectKey
 from reconciler.core.runs import Outcome, RunResult
 from reconciler.core.scripts import (
@@ -84,8 +85,10 @@ class Scripts:
         clock: Clock,
         metrics: Metrics,
         leadership: Leadership = ALONE,
+        grants: Granting = NO_GRANTS,
     ) -> None:
         self._world = world
+        self._grants = grants
         self._precedence = precedence
         self._artifacts = artifacts
         self._triggering = triggering
@@ -290,11 +293,22 @@ class Scripts:
         """The spec and an artifact that is here and loads."""
         if record.spec is None:
             raise Stalled(record.problem, reason="InvalidSpec")
+        self._require_topics(record.key.namespace, record.spec)
         found = await self._artifacts.find(record, record.spec)
         self._require_loaded(record, record.spec, found)
         await self._environments.require(record, record.spec)
         self._dependencies.require(record)
         return record.spec, found
+
+    def _require_topics(self, namespace: str, spec: ScriptSpec) -> None:
+        trigger = spec.execute_policy.mqtt
+        for topics in trigger.topics if trigger is not None else ():
+            if not self._grants.may_subscribe(namespace, topics):
+                raise Stalled(
+                    f"namespace {namespace} is not granted the MQTT topics {topics}; an operator "
+                    "can, in the file of --grants",
+                    reason="TopicNotGranted",
+                )
 
     def _require_loaded(self, record: ScriptRecord, spec: ScriptSpec, found: Found) -> None:
         digest = found.digest

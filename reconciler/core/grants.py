@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from reconciler.api.grants import GrantedKind, GrantRule, GrantsFile
+from reconciler.api.grants import GrantedKind, GrantRule, GrantsFile, TopicRule
 from reconciler.api.scriptrepository import ScriptRepositorySpec
-from reconciler.core import findings, yamldocs
+from reconciler.core import findings, mqtt_filters, yamldocs
 from reconciler.core.admission import Scope
 from reconciler.core.objects import ObjectKey
 from reconciler.core.problems import Problem
@@ -35,6 +35,8 @@ class Granting(Protocol):
 
     def account(self, key: ObjectKey, spec: ScriptRepositorySpec) -> ObjectKey | None: ...
 
+    def may_subscribe(self, namespace: str, topics: str) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Grants:
@@ -42,6 +44,8 @@ class Grants:
 
     rules: tuple[GrantRule, ...] = ()
     is_open: bool = False
+    # None: nobody has said, and all may subscribe to everything.
+    topics: tuple[TopicRule, ...] | None = None
 
     def scope(
         self,
@@ -80,6 +84,15 @@ class Grants:
             name = rule.default_service_account
         return ObjectKey(key.namespace, name) if name is not None else None
 
+    def may_subscribe(self, namespace: str, topics: str) -> bool:
+        """Whether Scripts of a namespace may have all messages that a topic filter stands for."""
+        return self.topics is None or any(
+            mqtt_filters.covers(granted, topics)
+            for rule in self.topics
+            if _fits(namespace, rule.namespaces)
+            for granted in rule.topics
+        )
+
     def _rule(self, key: ObjectKey) -> GrantRule | None:
         return next((rule for rule in self.rules if _names(rule.repositories, key)), None)
 
@@ -98,7 +111,8 @@ def read(path: PurePosixPath, content: bytes) -> Grants:
         try:
             if not problems:
                 found = GrantsFile.model_validate(document.value, by_name=False)
-                return Grants(tuple(found.grants))
+                topics = None if found.mqtt is None else tuple(found.mqtt)
+                return Grants(tuple(found.grants), topics=topics)
         except ValidationError as error:
             problems = findings.of_validation(error, document, GrantsFile)
     if problems:

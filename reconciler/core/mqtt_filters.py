@@ -37,6 +37,19 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(given)
 
 
+def covers(granted: str, wanted: str) -> bool:
+    """Whether all topics of one well formed filter are among those of another."""
+    ours, theirs = granted.split("/"), wanted.split("/")
+    if wanted.startswith("$") and ours[0] in {"+", "#"}:
+        return False
+    for index, level in enumerate(ours):
+        if level == "#":
+            return True
+        if index >= len(theirs) or theirs[index] == "#" or level not in {"+", theirs[index]}:
+            return False
+    return len(ours) == len(theirs)
+
+
 @dataclass(slots=True)
 class _Node:
     children: dict[str, _Node] = field(default_factory=dict)

@@ -230,6 +230,7 @@ class Controller:
             clock=clock,
             metrics=metrics,
             leadership=self.leadership,
+            grants=grants,
         )
         self.triggering.on_loop = self.scripts.looped
         self.environments.wake = self.dispatcher.wake
@@ -363,7 +364,7 @@ class Controller:
                 self._record,
             ):
                 group(loop())
-            group(self.grants.follow(self.clock, self.repositories.grants_changed))
+            group(self.grants.follow(self.clock, self._grants_changed))
             if self.broker is not None:
                 group(self.broker.run())
             self._share()
@@ -436,7 +437,15 @@ class Controller:
             trigger=lambda script, event: self.operations.trigger(
                 script, cause=Cause.MQTT, event=event
             ),
+            grants=self.grants,
         )
+
+    def _grants_changed(self) -> None:
+        self.repositories.grants_changed()
+        for record in self.world.scripts:
+            self.scripts.loop.add(record.key)
+        if self.mqtt_triggers is not None:
+            self.mqtt_triggers.grants_changed(self.world.scripts)
 
     @property
     def driving(self) -> Driving | None:

@@ -62,6 +62,9 @@ class HeldGrants:
     def account(self, key: ObjectKey, spec: ScriptRepositorySpec) -> ObjectKey | None:
         return self._now.account(key, spec)
 
+    def may_subscribe(self, namespace: str, topics: str) -> bool:
+        return self._now.may_subscribe(namespace, topics)
+
     async def follow(self, clock: Clock, changed: Callable[[], None]) -> None:
         """Read the file again and again, and tell of what it says anew.
 

@@ -36,7 +36,7 @@ from reconciler.controllers.statuses import ScriptStatuses
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import chains
-from reconciler.core.grants import NO_GRANTS
+from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.models import decode_model
 from reconciler.core.objects import (
     ANNOTATION_DIGEST,
@@ -150,7 +150,11 @@ class Rig:
     """Everything between the copy of the cluster and the executors."""
 
     def __init__(
-        self, *, before: Rig | None = None, limits: chains.Limits = chains.DEFAULT_LIMITS
+        self,
+        *,
+        before: Rig | None = None,
+        limits: chains.Limits = chains.DEFAULT_LIMITS,
+        grants: Granting = NO_GRANTS,
     ) -> None:
         """`before` is the controller that ran before a restart."""
         self.clock: FakeClock = before.clock if before else FakeClock()
@@ -221,6 +225,7 @@ class Rig:
             self.precedence,
             clock=self.clock,
             metrics=self.metrics,
+            grants=grants,
         )
         self.triggering.on_loop = self.scripts.looped
         self.environments.wake = self.dispatcher.wake

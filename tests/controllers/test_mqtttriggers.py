@@ -8,8 +8,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from reconciler.api.grants import TopicRule
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.mqtttriggers import HELD_SECONDS, MqttTriggers
+from reconciler.core.grants import NO_GRANTS, Granting, Grants
 from reconciler.core.mqtt_event import LARGEST_PAYLOAD
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runs import RunId
@@ -32,10 +34,20 @@ def record(key: ObjectKey, trigger: Any, **spec: Any) -> ScriptRecord:
     return decoded
 
 
+class HeldGrants:
+    """Those of now."""
+
+    def __init__(self, now: Grants) -> None:
+        self.now = now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
+
+
 class Desk:
     """Triggers on a fake broker; what was run, by Script."""
 
-    def __init__(self) -> None:
+    def __init__(self, grants: Granting = NO_GRANTS) -> None:
         self.broker = FakeBroker()
         self.clock = FakeClock()
         self.ready = {DOOR, LAMP}
@@ -50,6 +62,7 @@ class Desk:
             clock=self.clock,
             metrics=self.metrics,
             trigger=self._trigger,
+            grants=grants,
         )
 
     async def _trigger(self, key: ObjectKey, event: bytes) -> RunId:
@@ -68,6 +81,21 @@ class Desk:
 
     def remove(self, key: ObjectKey) -> None:
         self.triggers.changed(Delta(key, self.known.pop(key), None))
+
+
+def granted(*topics: str) -> Grants:
+    return Grants(topics=(TopicRule(namespaces=["team"], topics=list(topics)),))
+
+
+def test_topics_that_are_not_granted_are_not_subscribed_to() -> None:
+    held = HeldGrants(granted("a/#"))
+    desk = Desk(held)
+    desk.put(DOOR, {"topics": ["a/+", "b"]})
+    desk.put(LAMP, {"topics": ["#"]})
+    assert desk.broker.asked == {"a/+": 0}
+    held.now = granted("b")
+    desk.triggers.grants_changed(desk.known.values())
+    assert desk.broker.asked == {"b": 0}
 
 
 def test_subscriptions_are_those_of_the_scripts_there_are() -> None:

@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from reconciler.api.grants import TopicRule
 from reconciler.api.script import RunStatus, ScriptStatus
 from reconciler.controllers.scripts import (
     ARTIFACT_RETRY,
@@ -14,6 +15,7 @@ from reconciler.controllers.scripts import (
     REGISTER_RETRY,
 )
 from reconciler.controllers.statuses import RESULTS_INTERVAL, SETTLE, TRANSITION_INTERVAL
+from reconciler.core.grants import Grants
 from reconciler.core.objects import SCRIPT_REPOSITORIES, SCRIPTS, ObjectKey
 from reconciler.core.runs import Cause, ExecutorId, Outcome, Write
 from reconciler.errors import SourceUnavailable
@@ -225,6 +227,23 @@ def test_script_of_no_repository_and_no_register_stalls():
             await rig.sync()
             await rig.clock.advance(SETTLE)
             assert told(await rig.status()) == stalled("NoRegister")
+
+    finish(check())
+
+
+def test_topics_that_are_not_granted_stall_a_script():
+    async def check() -> None:
+        rule = TopicRule(namespaces=["default"], topics=["rooms/#"])
+        rig = Rig(grants=Grants(topics=(rule,)))
+        async with rig.running():
+            policy = {"mqtt": {"topics": ["rooms/door", "#"]}}
+            await rig.script(repository=await rig.repository(), executePolicy=policy)
+            rig.sessions.connect(credit=10)
+            await rig.sync()
+            await rig.clock.advance(SETTLE)
+            status = await rig.status()
+            assert told(status) == stalled("TopicNotGranted")
+            assert "the MQTT topics #;" in status.conditions[0].message
 
     finish(check())
 

@@ -183,3 +183,18 @@ def test_a_file_that_cannot_be_meant_is_refused_at_the_start(
         read(content)
     assert caught.value.reason == "GrantsInvalid"
     assert message in str(caught.value)
+
+
+def test_topics_are_everybodys_until_somebody_grants_them() -> None:
+    text = b"""\
+mqtt:
+  - namespaces: [team-?]
+    topics: ["plants/#", alarms]
+  - namespaces: ["*"]
+    topics: [weather]
+"""
+    asked = [("team-a", "plants/a/+"), ("team-a", "#"), ("other", "plants/a"), ("other", "weather")]
+    assert [NO_GRANTS.may_subscribe(*it) for it in asked] == [True] * 4
+    assert [read().may_subscribe(*it) for it in asked] == [True] * 4
+    assert [read(text).may_subscribe(*it) for it in asked] == [True, False, False, True]
+    assert not read(b"mqtt: []").may_subscribe("team-a", "weather")

@@ -83,3 +83,34 @@ def test_a_well_formed_filter_is_taken(topic_filter: str) -> None:
 def test_a_trigger_that_cannot_be_is_refused(trigger: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         MqttTrigger.model_validate(trigger)
+
+
+@given(filters(), filters(), TOPICS)
+def test_what_a_filter_covers_matches_nothing_that_it_does_not(
+    granted: str, wanted: str, topic: str
+) -> None:
+    if mqtt_filters.covers(granted, wanted) and mqtt_filters.matches(wanted, topic):
+        assert mqtt_filters.matches(granted, topic)
+
+
+@given(filters())
+def test_a_filter_covers_itself(topic_filter: str) -> None:
+    assert mqtt_filters.covers(topic_filter, topic_filter)
+
+
+@pytest.mark.parametrize(
+    ("granted", "wanted", "covered"),
+    [
+        ("rooms/#", "rooms/kitchen/+", True),
+        ("rooms/#", "rooms", True),
+        ("rooms/+/door", "rooms/kitchen/door", True),
+        ("rooms/+/door", "rooms/+/+", False),
+        ("rooms/kitchen", "rooms/+", False),
+        ("rooms/+", "rooms/#", False),
+        ("rooms/#", "#", False),
+        ("#", "$SYS/broker", False),
+        ("#", "$share/group/rooms", False),
+    ],
+)
+def test_covers(granted: str, wanted: str, covered: bool) -> None:  # noqa: FBT001 - a column of the table
+    assert mqtt_filters.covers(granted, wanted) is covered
