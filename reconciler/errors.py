@@ -150,6 +150,12 @@ class PushRefused(Stalled):
     reason = "PushRefused"
 
 
+class Fenced(ScriptOpsError):
+    """Somebody has begun to write in our place since; stop, what we hold is theirs now."""
+
+    reason = "Fenced"
+
+
 # Those who are told: forges, and receivers of notifications.
 
 

@@ -13,6 +13,7 @@ from reconciler.errors import Transient
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +53,14 @@ class GroupCommit(Generic[K, V]):
         if self.batch.rows:
             await self._written(self.batch)
 
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Do `work` in a thread while nothing is written. Raises `Transient` as `keep` does."""
+        async with self._writing:
+            try:
+                return await asyncio.to_thread(work)
+            except sqlite3.Error as error:
+                raise self._refused(error) from error
+
     def write_rest(self) -> None:
         """What is left, by the caller's own thread. No write may be under way."""
         self._write(self.batch.rows)
@@ -67,6 +76,7 @@ class GroupCommit(Generic[K, V]):
                     for key in (key for key, row in batch.rows.items() if row is None):
                         self.batch.rows.setdefault(key, None)
         if batch.error is not None:
-            raise Transient(
-                f"{self._path} cannot be written ({batch.error})", reason="StateUnavailable"
-            ) from batch.error
+            raise self._refused(batch.error) from batch.error
+
+    def _refused(self, error: sqlite3.Error) -> Transient:
+        return Transient(f"{self._path} cannot be written ({error})", reason="StateUnavailable")

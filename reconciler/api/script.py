@@ -350,7 +350,8 @@ class ExecutePolicy(Model):
         description=(
             "What is promised of each run. AtMostOnce: started once, or not at all. AtLeastOnce: "
             "kept on disk before it waits, and started until it succeeds, five times at most. "
-            "OnlyOnce is accepted and treated as AtMostOnce by this version."
+            "OnlyOnce: kept on disk before it waits; one outcome is accepted, its writes are made "
+            "once, and where nobody can know what it did outside that outcome is Unknown."
         ),
     )
     run_on_deploy: bool = Field(

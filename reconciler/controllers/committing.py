@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,7 +15,7 @@ from reconciler.controllers.world import World
 from reconciler.core import convergence
 from reconciler.core.convergence import Goal, Standing
 from reconciler.core.objects import SCRIPTS, JsonObject, ObjectKey
-from reconciler.core.runs import Commit
+from reconciler.core.runs import Commit, Run
 from reconciler.core.twins import DeviceRecord
 from reconciler.ports.clock import Clock
 
@@ -24,6 +24,10 @@ from reconciler.ports.clock import Clock
 FIRST_DRIVE: Final = 5.0
 # Devices that have left Scripts waiting; of more, some are told twice.
 MOST_MISSED: Final = 10_000
+
+
+async def _always(_run: Run) -> bool:
+    return True
 
 
 class Commits:
@@ -46,6 +50,8 @@ class Commits:
         self._waiters: dict[ObjectKey, set[asyncio.Event]] = {}
         # Scripts, by UID, and devices that have left them waiting: an event says so once.
         self._missed: set[tuple[str, ObjectKey]] = set()
+        # Whether a run may act before its outcome is known; `main` knows who says.
+        self.may_act: Callable[[Run], Awaitable[bool]] = _always
 
     def changed(self, device: ObjectKey) -> None:
         """A watch has brought something new of a device."""
@@ -62,6 +68,9 @@ class Commits:
         return await asyncio.gather(*(self._one(flight, commit, seconds) for commit in commits))
 
     async def _one(self, flight: InFlight, commit: Commit, seconds: float) -> JsonObject:
+        if not await self.may_act(flight.run):
+            self._count(commit, "failed")
+            return convergence.refusal(commit, "Failed", "it is not known to have begun")
         effects = await self._writer.perform(flight, commit.writes)
         flight.changed += tuple(effects.changed)
         flight.unchanged += tuple(effects.unchanged)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.environments import Environments
 from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.memory import Memory
@@ -119,6 +120,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by `main`, which knows both ends.
         self.triggering: Triggering
+        self.deliveries: Deliveries
         self.on_finished: Callable[[InFlight, RunResult], Awaitable[None]]
         self.on_loaded: Callable[[str, str, RunResult], None]
         self.on_executors: Callable[[], None]
@@ -321,7 +323,7 @@ class Dispatcher:
             blocked=_Blocked(self._runnables, executor.info.script_types, self._environments),
             single=_Single(self._runnables, self._is_single),
         )
-        for group in (part for whole in groups for part in self._by_version(whole)):
+        for group in (part for whole in groups for part in self._by_version(self._noted(whole))):
             dispatch = self._dispatch(executor, group)
             if dispatch is not None:
                 dispatches.append(dispatch)
@@ -410,6 +412,10 @@ class Dispatcher:
             if not runs:
                 self.triggering.dispatched(run)
             state = self._memory.of(run.uid)
+            accepted = self.deliveries.outcome(run)
+            if accepted is not None:
+                self._finish(InFlight(run=run, runnable=runnable, state=state), accepted)
+                continue
             now = self._clock.now()
             environment = self._environments.of(runnable)
             data = self._activation(run, runnable, state, now, environment)
@@ -437,8 +443,41 @@ class Dispatcher:
             runs.append((run.key, data))
         return Dispatch(runnable.ref, tuple(runs)) if runnable is not None and runs else None
 
+    def _noted(self, group: list[Run]) -> list[Run]:
+        """Those that may be sent at once. Of the others it is kept first that they start."""
+        runnable = self._runnables.get(group[0].script)
+        if runnable is None:
+            return group
+        first = [
+            run
+            for run in group
+            if self.deliveries.must_note(run, acts_outside=bool(runnable.of(run).ref.network_allow))
+        ]
+        if not first:
+            return group
+        self._begin(self._note(runnable, first))
+        return [run for run in group if run not in first]
+
+    async def _note(self, runnable: Runnable, runs: list[Run]) -> None:
+        noted = await self.deliveries.note(runs)
+        for run in runs:
+            if run not in noted:
+                self._queue.done(run.script)
+                continue
+            flight = InFlight(run=run, runnable=runnable, tries=0)
+            flight.deadline = self._deadline(runnable, QUANTUM)
+            self._returned[run.key.run_id] = flight
+        self.wake()
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _by_version(self, group: list[Run]) -> list[list[Run]]:
         """Runs of one Script as they go together: those of each version."""
+        if not group:
+            return []
         runnable = self._runnables.get(group[0].script)
         if runnable is None or runnable.candidate is None:
             return [group]
@@ -512,10 +551,11 @@ class Dispatcher:
             )
         ended = self._ended.setdefault(flight.run.script, deque())
         ended.append((flight, result))
+        if not result.state:
+            # It will be handed on, whatever those before it did.
+            self.deliveries.expect(flight.run, result)
         if len(ended) == 1:
-            task = asyncio.get_running_loop().create_task(self._hand_on(flight.run.script, ended))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._hand_on(flight.run.script, ended))
 
     async def _hand_on(self, script: ObjectKey, ended: deque[tuple[InFlight, RunResult]]) -> None:
         """One after the other: of two writes to one property the later one stays."""

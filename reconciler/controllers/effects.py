@@ -13,13 +13,13 @@ from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.runnables import InFlight
 from reconciler.controllers.world import World
-from reconciler.core import desired, twins
+from reconciler.core import desired, origins, twins
 from reconciler.core.conditions import rfc3339
 from reconciler.core.grants import NO_GRANTS, Granting
 from reconciler.core.models import Refused
 from reconciler.core.objects import FIELD_MANAGER, ObjectKey
 from reconciler.core.origins import Origin
-from reconciler.core.runs import Write
+from reconciler.core.runs import RunId, Write
 from reconciler.core.store import is_older
 from reconciler.core.twins import DeviceRecord
 from reconciler.errors import Conflict, ObjectNotFound, ScriptOpsError
@@ -94,6 +94,8 @@ class DesiredWriter:
         metrics: Metrics,
         leadership: Leadership = ALONE,
     ) -> None:
+        # Whether a run may be performed again; `main` knows who says.
+        self.is_undone: Callable[[RunId], bool] = origins.no_run
         self._world = world
         self._cluster = cluster
         self._grants = grants
@@ -208,7 +210,9 @@ class DesiredWriter:
             values = left(record) if record is not None else {}
             if record is None or not values:
                 return
-            patch = desired.patch(record, values, by=self._origin(flight), forced=values)
+            patch = desired.patch(
+                record, values, by=self._origin(flight), undone=self.is_undone, forced=values
+            )
             if not patch.ops:
                 # It is somebody else's by now.
                 return
@@ -235,6 +239,7 @@ class DesiredWriter:
             chain=run.chain,
             priority=policy.priority,
             until=now + lease if policy.priority else 0.0,
+            is_last=flight.is_accepted and self.is_undone(run.key.run_id),
         )
 
     async def _patch(
@@ -261,6 +266,7 @@ class DesiredWriter:
                     record,
                     writes,
                     by=self._origin(flight),
+                    undone=self.is_undone,
                     forced=frozenset(p for k, p in forced if k == key),
                 )
                 try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.effects import DesiredWriter, Effects
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
@@ -32,16 +33,25 @@ class Finisher:
     clock: Clock
     metrics: Metrics
     memory: Memory
+    deliveries: Deliveries
     # None where the operator wants none.
     recordings: Recordings | None = None
     listeners: list[Callable[[RunRecord], None]] = field(default_factory=list)
 
     async def finish(self, flight: InFlight, result: RunResult) -> None:
+        decided = await self.deliveries.decide(flight.run, result)
+        if decided is None:
+            return
+        result, flight.is_accepted = decided, True
         left = [write for write in result.writes if not write.done]
         effects = await self.writer.perform(flight, left) if left else Effects()
         outcome, message = _judged(result, effects)
         if outcome is Outcome.SUCCEEDED and result.state:
             outcome, message = await self._remember(flight, result.state)
+        is_undone = outcome is Outcome.UNAVAILABLE and result.outcome is not outcome
+        if self.deliveries.is_to_repeat(flight.run) and (effects.failed or is_undone):
+            self.deliveries.perform_later(flight.run)
+            return
         # What it waited for counts with the rest, but has been judged by the script itself.
         effects.changed[:0] = flight.changed
         effects.unchanged[:0] = flight.unchanged

@@ -30,16 +30,24 @@ JITTER: Final = 0.5
 class Leadership:
     """Of the only controller there is: it leads everything, always."""
 
-    def __init__(self, *, epoch: int = 1) -> None:
-        self._epoch = epoch
+    def __init__(self) -> None:
+        # By shard; what a journal gave us when we began there.
+        self._claimed: dict[int, int] = {}
+
+    def shard(self, namespace: str) -> int:  # noqa: ARG002 - the same everywhere
+        return 0
 
     def leads(self, namespace: str) -> bool:  # noqa: ARG002 - the same everywhere
         """Whether it may start runs and write for `namespace` now."""
         return True
 
-    def epoch(self, namespace: str) -> int:  # noqa: ARG002 - the same everywhere
+    def claimed(self, shard: int, epoch: int) -> None:
+        """A journal knows us by this number from now on, and refuses lower ones."""
+        self._claimed[shard] = epoch
+
+    def epoch(self, namespace: str) -> int:
         """Of the leadership there; higher than that of any other leader before."""
-        return self._epoch
+        return self._claimed.get(self.shard(namespace), 1)
 
     def elsewhere(self, namespace: str) -> str:  # noqa: ARG002 - the same everywhere
         """The web address of who leads, when that is known and another."""
@@ -65,7 +73,7 @@ def _nothing(_shard: int) -> None:
     """Nobody asks."""
 
 
-async def _ready(_shard: int) -> None:
+async def _ready(_shard: int, _epoch: int) -> None:
     """Nothing has to be fetched."""
 
 
@@ -104,7 +112,7 @@ class Leading(Leadership):
         self._told = [""] * shards
         self._shard_of: dict[str, int] = {}
         # Set by `main`.
-        self.prepare: Callable[[int], Awaitable[None]] = _ready
+        self.prepare: Callable[[int, int], Awaitable[None]] = _ready
         self.on_gained: Callable[[int], None] = _nothing
         self.on_lost: Callable[[int], None] = _nothing
 
@@ -119,7 +127,8 @@ class Leading(Leadership):
         return shard in self._led and self._left(shard) > 0
 
     def epoch(self, namespace: str) -> int:
-        return self._states[self.shard(namespace)].epoch
+        shard = self.shard(namespace)
+        return max(self._claimed.get(shard, 0), self._states[shard].epoch)
 
     def elsewhere(self, namespace: str) -> str:
         state = self._states[self.shard(namespace)]
@@ -233,7 +242,7 @@ class Leading(Leadership):
     async def _prepare(self, shard: int) -> None:
         while True:
             try:
-                await self.prepare(shard)
+                await self.prepare(shard, self._states[shard].epoch)
                 break
             except ScriptOpsError as error:
                 self._tell(shard, str(error))

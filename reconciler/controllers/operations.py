@@ -196,7 +196,9 @@ class ControllerOperations:
     async def recorded_artifact(self, digest: str) -> bytes | None:
         return None if self._recordings is None else await self._recordings.artifact(digest)
 
-    async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
+    async def trigger(
+        self, script: ObjectKey, *, cause: Cause, event: bytes = b"", key: str = ""
+    ) -> RunId:
         record = self._world.scripts.get(script)
         if record is None:
             raise ObjectNotFound(f"there is no Script {script}")
@@ -217,7 +219,7 @@ class ControllerOperations:
             self._triggering.note(script, WhyNot.NOT_READY, cause)
             why = f": {ready.message}" if ready is not None and ready.message else ""
             raise Waiting(f"Script {script} is not ready{why}", reason="NotReady")
-        return await self._triggering.accept(script, cause, event)
+        return await self._triggering.accept(script, cause, event, key)
 
     def explain(self, script: ObjectKey) -> JsonObject:
         last = next(iter(self._runs.newest(namespace=script.namespace, script=script.name)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 
 from reconciler.api.meta import duration, size
 from reconciler.api.script import ScriptSpec
@@ -86,13 +87,18 @@ class Candidate:
     share: Share | None
 
 
+NOBODY: Final = ExecutorId("")
+
+
 @dataclass(slots=True, kw_only=True)
 class InFlight:
     run: Run
     runnable: Runnable
-    executor: ExecutorId
-    deadline: float
+    executor: ExecutorId = NOBODY
+    deadline: float = 0.0
     tries: int = 1
+    # Its outcome stands: what is written of it now is all that is left of it to write.
+    is_accepted: bool = False
     # What the Script remembered when the run was dispatched.
     state: bytes = field(default=b"", repr=False)
     # As it was sent, for the recording.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from reconciler.api.meta import LOOPING, duration
-from reconciler.api.script import Loop, Qos, ScriptSpec, ScriptStatus
+from reconciler.api.script import Loop, ScriptSpec, ScriptStatus
 from reconciler.controllers.artifacts import Artifacts, Found
 from reconciler.controllers.dependencies import Dependencies
 from reconciler.controllers.dispatching import Dispatcher
@@ -380,7 +380,7 @@ class Scripts:
                 run_on_deploy=spec.execute_policy.run_on_deploy,
                 canaries=runnable.canaries,
                 gate=gating.gate_of(spec),
-                durable=spec.execute_policy.qos is Qos.AT_LEAST_ONCE,
+                qos=spec.execute_policy.qos,
                 may_loop=spec.execute_policy.loop is Loop.ALLOW,
                 schedule=cron.schedule(
                     spec.execute_policy.cron,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import orjson
 
+from reconciler.api.script import Qos
 from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
@@ -30,6 +34,10 @@ from reconciler.ports.state import Evaluation, Evaluations
 
 def new_run_id() -> RunId:
     return RunId(uuid4().hex)
+
+
+def _keyed_run_id(uid: str, key: str) -> RunId:
+    return RunId(hashlib.sha256(f"{uid} {key}".encode()).hexdigest()[:32])
 
 
 def _nobody_asks(_script: ObjectKey) -> None:
@@ -92,6 +100,8 @@ class Triggering:
         # By UID: a wish that a gate has let through is not dispatched yet. What is kept on disk is
         # the gate from before it, so that a crash loses no run.
         self._wished: set[str] = set()
+        # Held while somebody asks with a key.
+        self._keys: WeakValueDictionary[RunId, asyncio.Lock] = WeakValueDictionary()
 
     def subscribe(self, subscription: Subscription, *, adopt: bool = False) -> None:
         """Take up a Script, or a changed one.
@@ -318,32 +328,51 @@ class Triggering:
             event = orjson.dumps({"scheduledAt": rfc3339(at)})
             self._offer(self._run(subscription, Cause.CRON, event=event), rfc3339(at))
 
-    def request(self, script: ObjectKey, cause: Cause, event: bytes) -> RunId:
+    def request(
+        self, script: ObjectKey, cause: Cause, event: bytes, run_id: RunId | None = None
+    ) -> RunId:
         """Raises `ObjectNotFound` for a Script that cannot run, `Waiting` when too many wait."""
         subscription = self.index.get(script)
         if subscription is None:
             raise ObjectNotFound(f"Script {script} is not ready to run")
-        run = self._run(subscription, cause, event=event)
-        if subscription.durable and self._deliveries.has_room(script, event):
+        run = self._run(subscription, cause, event=event, run_id=run_id)
+        if subscription.is_kept and self._deliveries.has_room(script, event):
             self._deliveries.take(run)
             return run.key.run_id
-        if subscription.durable or self._queue.offer(run, coalesce=False) is Offered.REFUSED:
+        if subscription.is_kept or self._queue.offer(run, coalesce=False) is Offered.REFUSED:
             self._metrics.runs_refused_total.labels(cause.value).inc()
             self.note(script, WhyNot.QUEUE_FULL, cause)
             raise Waiting(f"too many runs of Script {script} wait already", reason="QueueFull")
+        if run_id is not None:
+            self._deliveries.remember(run_id)
         self._wake()
         return run.key.run_id
 
-    async def accept(self, script: ObjectKey, cause: Cause, event: bytes) -> RunId:
-        """As `request`, and durable on return where that is promised. Raises `Transient` too."""
+    async def accept(self, script: ObjectKey, cause: Cause, event: bytes, key: str = "") -> RunId:
+        """As `request`, and durable on return where that is promised. Raises `Transient` too.
+
+        With a `key`, the same key for the same Script means the same run for `RETENTION`: also
+        over a restart where runs of the Script are kept, else for as long as this process lives.
+        """
         subscription = self.index.get(script)
-        if (
-            subscription is None
-            or not subscription.durable
-            or not self._deliveries.has_room(script, event)
-        ):
+        if subscription is None:
             return self.request(script, cause, event)
-        run = self._run(subscription, cause, event=event)
+        run_id = _keyed_run_id(subscription.uid, key) if key else None
+        if run_id is None:
+            return await self._accept(subscription, cause, event, None)
+        # Whoever asks twice at once is answered once.
+        async with self._keys.setdefault(run_id, asyncio.Lock()):
+            if await self._deliveries.knows(run_id):
+                return run_id
+            return await self._accept(subscription, cause, event, run_id)
+
+    async def _accept(
+        self, subscription: Subscription, cause: Cause, event: bytes, run_id: RunId | None
+    ) -> RunId:
+        script = subscription.key
+        if not subscription.is_kept or not self._deliveries.has_room(script, event):
+            return self.request(script, cause, event, run_id)
+        run = self._run(subscription, cause, event=event, run_id=run_id)
         await self._deliveries.accept(run)
         return run.key.run_id
 
@@ -405,11 +434,13 @@ class Triggering:
 
     def _offer(self, run: Run, detail: str) -> None:
         subscription = self.index.get(run.script)
-        is_durable = subscription is not None and subscription.durable
-        if is_durable and self._deliveries.has_room(run.script, run.event):
+        is_kept = subscription is not None and subscription.is_kept
+        if is_kept and self._deliveries.has_room(run.script, run.event):
             self._chains.count(run.chain, run.created_at)
             self._deliveries.take(run)
             return
+        # Joined with others, it can be promised no more than they are.
+        run = replace(run, qos=Qos.AT_MOST_ONCE)
         if self._queue.offer(run, coalesce=True) is Offered.COALESCED:
             self.note(run.script, WhyNot.COALESCED, run.cause, detail)
         else:
@@ -431,15 +462,19 @@ class Triggering:
         devices: frozenset[str] = frozenset(),
         event: bytes = b"",
         link: Link = BEGINS,
+        run_id: RunId | None = None,
     ) -> Run:
+        epoch = self._leadership.epoch(subscription.key.namespace)
         return Run(
-            key=RunKey(new_run_id(), 1, self._leadership.epoch(subscription.key.namespace)),
+            key=RunKey(run_id or new_run_id(), 1, epoch),
             script=subscription.key,
             uid=subscription.uid,
             cause=cause,
             created_at=self._clock.now(),
             devices=devices,
             event=event,
+            qos=subscription.qos,
+            is_keyed=run_id is not None,
             is_canary=not devices.isdisjoint(subscription.canaries),
             depth=link.depth,
             chain=link.chain,

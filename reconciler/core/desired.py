@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +21,7 @@ from reconciler.core.models import (
 from reconciler.core.objects import ANNOTATION_CAUSE, JsonObject, ObjectKey, Resource
 from reconciler.core.origins import Origin
 from reconciler.core.patches import add, test
+from reconciler.core.runs import RunId
 from reconciler.core.twins import DeviceRecord, Layout
 
 # Names the edge takes. There is no model to look a name up in where this is asked.
@@ -69,6 +70,7 @@ def patch(
     writes: Mapping[str, str],
     *,
     by: Origin,
+    undone: Callable[[RunId], bool] = origins.no_run,
     forced: Collection[str] = (),
 ) -> DesiredPatch:
     """What sets `writes` (text by property, as `check` gave it) and names the run as their origin.
@@ -78,7 +80,9 @@ def patch(
     UID, index and name, what is kept of origins as it was read, and where something must be added
     that was not there, by resourceVersion. `metadata` beside a desired value stays, because
     KubeEdge keeps the type of v1alpha2 twins there. Where a property in `forced` has a value by
-    then that is not the one in the record, the patch fails too.
+    then that is not the one in the record, the patch fails too. The last that a run writes is not
+    written again, whatever is desired by now, as long as it is kept that it was: while it is
+    `undone`.
     """
     twins = {twin.name: twin for twin in record.twins}
     parent, entries, name_field = (
@@ -86,6 +90,7 @@ def patch(
         if record.layout is Layout.V1ALPHA2
         else ("spec", "properties", "name")
     )
+    was_written = by.is_last and origins.has_last(record.origins, by.run_id)
     changed: list[str] = []
     unchanged: list[str] = []
     held: list[str] = []
@@ -96,6 +101,9 @@ def patch(
         twin = twins.get(name)
         before = twin.desired if twin is not None else None
         holder = origins.holder(record.origins, name, before, by)
+        if was_written:
+            changed.append(name)
+            continue
         if before == value and (name not in forced or holder is not None):
             unchanged.append(name)
             if holder is None and origins.is_to_hold(record.origins, name, before, by):
@@ -119,9 +127,9 @@ def patch(
             ops.append(add(value, parent, entries, twin.position, "desired", "value"))
     if missing:
         ops += _appended(record, missing, parent, entries)
-    if changed or held:
+    if (changed or held) and not was_written:
         marks = {name: origins.mark(writes[name]) for name in (*changed, *held)}
-        ops.append(_signed(record, structs.replace(by, marks=marks)))
+        ops.append(_signed(record, structs.replace(by, marks=marks), undone))
         if record.origins:
             # Of two runs that write at the same moment none forgets the other.
             ops.insert(0, test(record.origins, "metadata", "annotations", ANNOTATION_CAUSE))
@@ -139,8 +147,8 @@ def patch(
     )
 
 
-def _signed(record: DeviceRecord, by: Origin) -> JsonObject:
-    kept = origins.written(record.origins, by)
+def _signed(record: DeviceRecord, by: Origin, undone: Callable[[RunId], bool]) -> JsonObject:
+    kept = origins.written(record.origins, by, undone)
     if record.has_annotations:
         return add(kept, "metadata", "annotations", ANNOTATION_CAUSE)
     return add({ANNOTATION_CAUSE: kept}, "metadata", "annotations")

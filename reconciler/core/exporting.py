@@ -14,7 +14,7 @@ from reconciler.core.recordings import Completion, Recorded
 from reconciler.core.runs import Outcome
 
 # Outcomes that say something of the machine and nothing of the script.
-_OF_THE_MACHINE: Final = frozenset({Outcome.LOST, Outcome.UNAVAILABLE})
+_OF_THE_MACHINE: Final = frozenset({Outcome.LOST, Outcome.UNAVAILABLE, Outcome.UNKNOWN})
 
 # Headers that differ from answer to answer and mean nothing to a script.
 _OF_THE_SERVER: Final = frozenset(

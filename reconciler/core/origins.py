@@ -13,6 +13,7 @@ versions, says nothing and is replaced by the next write.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -35,7 +36,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `script` is the name of its Script, in the namespace of the device; `at` is in seconds since the
     epoch. `depth` is how many runs led to it by what they wrote, and `chain` the first of them;
     empty for a run that is the first. It holds what it set against lower priorities than
-    `priority` until `until`. `marks` has a mark of each value by property.
+    `priority` until `until`. `is_last` says that a run which may be performed again has written all
+    that it writes here. `marks` has a mark of each value by property.
     """
 
     run_id: RunId = msgspec.field(name="run")
@@ -45,12 +47,17 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     chain: RunId = RunId("")
     priority: int = 0
     until: float = 0.0
+    is_last: bool = msgspec.field(name="last", default=False)
     marks: dict[str, str] = msgspec.field(name="set", default_factory=dict)
 
     @property
     def first(self) -> RunId:
         """The run that its chain began with."""
         return self.chain or self.run_id
+
+
+def no_run(_run_id: RunId) -> bool:
+    return False
 
 
 _DECODER: Final = msgspec.json.Decoder(tuple[Origin, ...])
@@ -68,20 +75,30 @@ def read(kept: str) -> tuple[Origin, ...]:
         return ()
 
 
-def written(kept: str, newest: Origin) -> str:
-    """What to keep when `newest` sets the properties that it has marks of."""
+def written(kept: str, newest: Origin, undone: Callable[[RunId], bool] = no_run) -> str:
+    """What to keep when `newest` sets the properties that it has marks of.
+
+    The last of runs that are `undone` stays, also where nothing of what they set is left: they may
+    be performed again, and must be found to have been.
+    """
     parts = [_ENCODER.encode(newest)]
     room = MOST_KEPT
     for it in read(kept):
         marks = {name: mark for name, mark in it.marks.items() if name not in newest.marks}
-        if not marks:
+        is_undone = it.is_last and undone(it.run_id)
+        if not marks and not is_undone:
             continue
         part = _ENCODER.encode(msgspec.structs.replace(it, marks=marks))
         room -= len(part) + 1
-        if room < 0:
-            break
+        if room < 0 and not is_undone:
+            continue
         parts.append(part)
     return f"[{b','.join(parts).decode()}]"
+
+
+def has_last(kept: str, run_id: RunId) -> bool:
+    """Whether the last that the run writes is among what is kept."""
+    return any(it.is_last and it.run_id == run_id for it in read(kept))
 
 
 def of(kept: str, name: str, value: str | None) -> Origin | None:

@@ -29,7 +29,7 @@ from reconciler.core.objects import ObjectKey
 from reconciler.core.runs import Outcome, Run
 
 # The platform's failures, which say nothing of a version.
-NEUTRAL: Final = frozenset({Outcome.UNAVAILABLE, Outcome.LOST})
+NEUTRAL: Final = frozenset({Outcome.UNAVAILABLE, Outcome.LOST, Outcome.UNKNOWN})
 # What a version should never do, however seldom.
 CRASHES: Final = frozenset(
     {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, NewType, TypeAlias
 
+from reconciler.api.script import Qos
 from reconciler.core.objects import ObjectKey
 
 RunId = NewType("RunId", str)
@@ -39,6 +40,8 @@ class Outcome(StrEnum):
     UNAVAILABLE = "Unavailable"
     # Sent to an executor that was not heard of again: it may have run or not.
     LOST = "Lost"
+    # What it may have done outside cannot be known, so it is not repeated.
+    UNKNOWN = "Unknown"
     # Not run: runs of the script had to be ended one after the other, so it pauses.
     CRASH_LOOP = "CrashLoop"
 
@@ -56,6 +59,7 @@ STATUS_CODES: Mapping[Outcome, int] = {
     Outcome.CRASHED: 3,
     Outcome.UNAVAILABLE: 3,
     Outcome.LOST: 3,
+    Outcome.UNKNOWN: 3,
 }
 
 
@@ -88,6 +92,10 @@ class Run:
     # How many runs led to it by what they wrote, and the first of them; empty when it is that.
     depth: int = 0
     chain: RunId = RunId("")
+    # What is promised of this one; a Script may promise more of others.
+    qos: Qos = Qos.AT_MOST_ONCE
+    # Whoever asked named it by a key: for a day the same key means this run.
+    is_keyed: bool = False
 
 
 class Isolation(StrEnum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from reconciler.api.script import Qos
 from reconciler.core.cron import Schedule
 from reconciler.core.gating import Gate
 from reconciler.core.objects import ObjectKey
@@ -34,10 +35,14 @@ class Subscription:
     canaries: frozenset[str] = frozenset()
     schedule: Schedule | None = None
     gate: Gate | None = None
-    # Its runs are kept until they have succeeded.
-    durable: bool = False
     # It runs for what it has set itself too, and every circle with it in it may go on.
     may_loop: bool = False
+    qos: Qos = Qos.AT_MOST_ONCE
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its runs are in a journal until they are done."""
+        return self.qos is not Qos.AT_MOST_ONCE
 
 
 class TriggerIndex:

@@ -139,7 +139,9 @@ class Controller:
         self.registry = DiskRegistry(settings.data / "registry")
         self.evaluations = SqliteEvaluations(settings.data / "evaluations.db")
         self.states = SqliteScriptStates(settings.data / "states.db")
-        self.journal = SqliteJournal(settings.data / "journal.db")
+        self.journal = SqliteJournal(
+            settings.data / "journal.db", clock=clock, shard_of=self.leadership.shard
+        )
         self.memory = Memory(self.states)
         self.recordings = (
             SqliteRecordings(settings.data, self.registry.read, keep=settings.recordings)
@@ -185,7 +187,12 @@ class Controller:
             leadership=self.leadership,
         )
         self.deliveries = Deliveries(
-            self.journal, self._queue, clock=clock, metrics=metrics, wake=self.dispatcher.wake
+            self.journal,
+            self._queue,
+            self.leadership,
+            clock=clock,
+            metrics=metrics,
+            wake=self.dispatcher.wake,
         )
         self.triggering = Triggering(
             world,
@@ -301,10 +308,11 @@ class Controller:
         self.committing = Commits(world, self.writer, self.events, clock=clock, metrics=metrics)
         self.dispatcher.pauses.perform = self.committing.perform
         self.runs = RunLog()
-        self.finisher = Finisher(self.writer, self.scripts, self.runs, clock, metrics, self.memory)
+        self.finisher = Finisher(
+            self.writer, self.scripts, self.runs, clock, metrics, self.memory, self.deliveries
+        )
         self.finisher.recordings = self.recordings
         self.finisher.listeners.append(self.scripts.rollouts.ran)
-        self.finisher.listeners.append(self.deliveries.ended)
         self.dispatcher.shadows.on_compared = self.scripts.rollouts.compared
         self.scripts.rollouts.keep = self.keeping.keep
         self.scripts.rollouts.release = self.keeping.release
@@ -332,6 +340,13 @@ class Controller:
         self.scripts.on_status = self.repositories.status_changed
         self.scripts.on_gone = self.repositories.script_gone
         self.commits.on_failure = self.repositories.status_not_pushed
+        self._keep_promises()
+
+    def _keep_promises(self) -> None:
+        self.dispatcher.deliveries = self.deliveries
+        self.committing.may_act = self.deliveries.note_act
+        self.writer.is_undone = self.deliveries.is_undone
+        self.finisher.listeners.append(self.deliveries.ended)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -339,6 +354,8 @@ class Controller:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.leadership.stop)
             stack.push_async_callback(self._let_go)
+            if not isinstance(self.leadership, Leading):
+                await self.deliveries.lead()
             await self._listen(stack)
             group = await stack.enter_async_context(failing_together())
             await self.copy.begin(group)
@@ -387,7 +404,12 @@ class Controller:
                 # What this process finds on its disk is of a time before.
                 hand_over.lost(shard)
             leading.on_gained, leading.on_lost = hand_over.gained, hand_over.lost
+            leading.prepare = self._take_over
         leading.start(replicas.address(self.settings, self.addresses.web))
+
+    async def _take_over(self, shard: int, epoch: int) -> None:
+        await self.deliveries.lead(shard, at_least=epoch)
+        self.deliveries.keep_only({record.uid for record in self.world.scripts})
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         app = web.app(
@@ -546,7 +568,7 @@ class Controller:
         await self.commits.stop()
         self.evaluations.close()
         self.states.close()
-        self.journal.close()
+        await self.journal.close()
         if self.recordings is not None:
             self.recordings.close()
         self.git.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from reconciler.adapters import kube
 from reconciler.controllers.commitstatuses import CommitStatuses
-from reconciler.controllers.leading import ALONE, Leadership, Leading
+from reconciler.controllers.leading import Leadership, Leading
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.mqtttriggers import MqttTriggers
 from reconciler.controllers.repositories import Repositories
@@ -32,7 +32,7 @@ _ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
 def leadership(settings: Settings, cluster: Cluster, clock: Clock, metrics: Metrics) -> Leadership:
     """Raises `Stalled` where there is nothing to share the work by."""
     if settings.leases is None:
-        return ALONE
+        return Leadership()
     if not isinstance(cluster, kube.KubeCluster):
         raise Stalled(
             "an embedded cluster has one controller; --leases takes --cluster kubernetes",

@@ -69,8 +69,12 @@ class Operations(Protocol):
         """The bytes that recorded runs of this digest ran."""
         ...
 
-    async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
+    async def trigger(
+        self, script: ObjectKey, *, cause: Cause, event: bytes = b"", key: str = ""
+    ) -> RunId:
         """Queue a run; `event` is JSON for the script's `main`.
+
+        With a `key`, one run for all who say the same, for `ports.journal.RETENTION`.
 
         Raises `ObjectNotFound`; `Forbidden` when the Script does not allow `cause` (webhook: false)
         or is suspended; `Waiting` when it is not Ready yet or the queue is full.

@@ -25,6 +25,8 @@ List: TypeAlias = Callable[[str | None], Sequence[JsonObject]]
 MOST_RUNS = 1000
 # Proxies give up on an answer after a minute.
 LONGEST_WAIT = 55.0
+# As Stripe has it, whose clients most others copy.
+LONGEST_KEY = 255
 
 
 def send(resp: Response, document: JsonObject, status: int = 200) -> None:
@@ -244,7 +246,8 @@ class Webhook:
             raise Refusal(
                 400, "NameMissing", "say which Script: ?namespace=<namespace>&name=<name>"
             )
-        run_id = await self._operations.trigger(script, cause=Cause.WEBHOOK, event=event)
+        key = _key(req)
+        run_id = await self._operations.trigger(script, cause=Cause.WEBHOOK, event=event, key=key)
         req.context.told = {"run": run_id}
         ended = await self._operations.outcome(run_id, seconds=wait) if wait else None
         if ended is None:
@@ -268,7 +271,7 @@ class Trigger:
         if body:
             require_json(header(req.scope, b"content-type"), body)
         run_id = await self._operations.trigger(
-            ObjectKey(namespace, name), cause=Cause.MANUAL, event=body
+            ObjectKey(namespace, name), cause=Cause.MANUAL, event=body, key=_key(req)
         )
         req.context.told = {"run": run_id}
         send(resp, {"runId": run_id}, 202)
@@ -277,6 +280,14 @@ class Trigger:
 def script_of(run: JsonObject) -> ObjectKey:
     script = mapping(run.get("script"))
     return ObjectKey(text(script.get("namespace")), text(script.get("name")))
+
+
+def _key(req: Request) -> str:
+    """What names the request for whoever sends it again: the same key means the same run."""
+    key = header(req.scope, b"idempotency-key")
+    if len(key) > LONGEST_KEY:
+        raise Refusal(400, "KeyTooLong", f"an Idempotency-Key has at most {LONGEST_KEY} characters")
+    return key
 
 
 def _patience(req: Request) -> float:

@@ -24,6 +24,7 @@ from reconciler.controllers.environments import Environments
 from reconciler.controllers.events import Events
 from reconciler.controllers.explaining import Explainer
 from reconciler.controllers.finishing import Finisher
+from reconciler.controllers.leading import Leadership
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.operations import ControllerOperations, RunLog
@@ -162,6 +163,7 @@ class Rig:
         self.evaluations: FakeEvaluations = before.evaluations if before else FakeEvaluations()
         self.states: FakeScriptStates = before.states if before else FakeScriptStates()
         self.memory = Memory(self.states)
+        self.leadership = Leadership()
         self.registry: FakeRegistry = before.registry if before else FakeRegistry()
         self.registers: FakeRegisters = before.registers if before else FakeRegisters()
         self.world = World()
@@ -184,11 +186,13 @@ class Rig:
             self.environments,
             clock=self.clock,
             metrics=self.metrics,
+            leadership=self.leadership,
         )
-        self.journal = FakeJournal(before.journal if before else None)
+        self.journal = FakeJournal(before.journal if before else None, clock=self.clock)
         self.deliveries = Deliveries(
             self.journal,
             self.queue,
+            self.leadership,
             clock=self.clock,
             metrics=self.metrics,
             wake=self.dispatcher.wake,
@@ -201,6 +205,7 @@ class Rig:
             clock=self.clock,
             metrics=self.metrics,
             wake=self.dispatcher.wake,
+            leadership=self.leadership,
             limits=limits,
         )
         self.schedules = Schedules(self.triggering, clock=self.clock, metrics=self.metrics)
@@ -239,8 +244,17 @@ class Rig:
             self.world, self.writer, self.events, clock=self.clock, metrics=self.metrics
         )
         self.dispatcher.pauses.perform = self.committing.perform
+        self.committing.may_act = self.deliveries.note_act
+        self.dispatcher.deliveries = self.deliveries
+        self.writer.is_undone = self.deliveries.is_undone
         self.finisher = Finisher(
-            self.writer, self.scripts, self.runs, self.clock, self.metrics, self.memory
+            self.writer,
+            self.scripts,
+            self.runs,
+            self.clock,
+            self.metrics,
+            self.memory,
+            self.deliveries,
         )
         self.operations = ControllerOperations(
             self.world,
@@ -267,6 +281,7 @@ class Rig:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        await self.deliveries.lead()
         await self.sessions.start(self.dispatcher, self.registry.read)
         tasks = [
             asyncio.ensure_future(loop)

@@ -153,7 +153,7 @@ def test_nobody_leads_before_it_is_ready_to() -> None:
         replica = Replica("a", store, clock)
         tries: list[int] = []
 
-        async def prepare(shard: int) -> None:
+        async def prepare(shard: int, _epoch: int) -> None:
             tries.append(shard)
             if len(tries) < 3:
                 raise ClusterUnavailable("what was evaluated cannot be read")

@@ -328,3 +328,27 @@ def test_after_the_patch_every_write_is_desired_and_a_second_one_is_empty(
 )
 def test_a_write_is_checked_against_the_model_where_there_is_one(model, name, value, expected):
     assert desired.check(model, name, value) == expected
+
+
+def test_a_run_that_may_be_performed_again_writes_once_whatever_others_wrote_since():
+    def undone(run_id: str) -> bool:
+        return run_id == "run-1"
+
+    last = replace(BY, is_last=True)
+    obj = beta({"properties": [{"name": "limit"}]}, {})
+    # What it wrote on the way is not the last.
+    first = apply(obj, desired.patch(decode_device(obj), {"limit": "0"}, by=BY, undone=undone))
+    first = apply(
+        first, desired.patch(decode_device(first), {"limit": "1"}, by=last, undone=undone)
+    )
+    assert first["spec"]["properties"][0]["desired"] == {"value": "1"}
+    other = replace(BY, run_id=RunId("run-2"))
+    second = desired.patch(decode_device(first), {"limit": "2"}, by=other, undone=undone)
+    both = apply(first, second)
+    again = desired.patch(decode_device(both), {"limit": "1"}, by=last, undone=undone)
+    assert (again.ops, again.changed) == ((), ("limit",))
+    # Once it is done, nothing of it is left to be kept.
+    third = replace(BY, run_id=RunId("run-3"))
+    alone = apply(both, desired.patch(decode_device(both), {"limit": "3"}, by=third))
+    found = origins.read(decode_device(alone).origins)
+    assert [it.run_id for it in found] == ["run-3"]

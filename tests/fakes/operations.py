@@ -29,6 +29,7 @@ class FakeOperations:
     artifacts: dict[str, bytes] = field(default_factory=dict)
     inside: JsonObject = field(default_factory=dict)
     triggered: list[tuple[ObjectKey, Cause, bytes]] = field(default_factory=list)
+    keyed: dict[str, RunId] = field(default_factory=dict)
     rolled_out: list[tuple[ObjectKey, Action, int | None]] = field(default_factory=list)
 
     def scripts(self, namespace: str | None = None) -> Sequence[JsonObject]:
@@ -77,13 +78,20 @@ class FakeOperations:
     async def recorded_artifact(self, digest: str) -> bytes | None:
         return self.artifacts.get(digest)
 
-    async def trigger(self, script: ObjectKey, *, cause: Cause, event: bytes = b"") -> RunId:
+    async def trigger(
+        self, script: ObjectKey, *, cause: Cause, event: bytes = b"", key: str = ""
+    ) -> RunId:
+        if key in self.keyed:
+            return self.keyed[key]
         if script in self.refusals:
             raise self.refusals[script]
         if not any(key_of(document) == script for document in self.script_documents):
             raise ObjectNotFound(f"there is no Script {script}")
         self.triggered.append((script, cause, event))
-        return RunId(f"run-{len(self.triggered)}")
+        run_id = RunId(f"run-{len(self.triggered)}")
+        if key:
+            self.keyed[key] = run_id
+        return run_id
 
     def explain(self, script: ObjectKey) -> JsonObject:
         if not any(key_of(document) == script for document in self.script_documents):

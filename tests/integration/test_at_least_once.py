@@ -1,4 +1,4 @@
-"""`qos: AtLeastOnce` as its users meet it: what was accepted is run, whatever is killed meanwhile."""
+"""`qos: AtLeastOnce` and `OnlyOnce` as their users meet them, whatever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http.client
 import random
 import threading
 import urllib.error
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ ROUNDS = 4
 EACH = 15
 
 
-def rules() -> dict[str, bytes]:
-    policy = {"webhook": True, "qos": "AtLeastOnce", "runOnDeploy": False}
+def rules(qos: str) -> dict[str, bytes]:
+    policy = {"webhook": True, "qos": qos, "runOnDeploy": False}
     return {
         "manifests/ledger.yaml": documents(
             script("ledger", artifact="ledger", executePolicy=policy)
@@ -54,10 +55,29 @@ def seen(web: str) -> list[int]:
 def test_everything_that_was_accepted_is_run_though_it_is_killed_again_and_again(
     tmp_path: Path, git: Repository, victim: str
 ) -> None:
+    accepted, found = killed(tmp_path, git, "AtLeastOnce", victim)
+    assert len(accepted) >= EACH
+    assert set(accepted) <= set(found)
+
+
+@pytest.mark.parametrize("victim", ["controller", "executor"])
+def test_everything_that_was_accepted_is_run_once_though_it_is_killed_again_and_again(
+    tmp_path: Path, git: Repository, victim: str
+) -> None:
+    accepted, found = killed(tmp_path, git, "OnlyOnce", victim)
+    assert len(accepted) >= EACH
+    assert set(accepted) <= set(found)
+    assert len(found) == len(set(found))
+
+
+def killed(
+    tmp_path: Path, git: Repository, qos: str, victim: str
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The numbers that were accepted, and those that the rule remembers to have run for."""
     chance = random.Random(7)
     grpc, door = free_port(), free_port()
     web = f"http://127.0.0.1:{door}"
-    git.commit(rules())
+    git.commit(rules(qos))
     with serving(settings(tmp_path / "data")) as system:
         system.repository(TEAM, git.path)
     controller = ControllerProcess(tmp_path, f"--grpc=127.0.0.1:{grpc}", f"--web=127.0.0.1:{door}")
@@ -79,11 +99,11 @@ def test_everything_that_was_accepted_is_run_though_it_is_killed_again_and_again
             target.start()
             wait_until(lambda: is_ready(shown(web)), what="it is ready again")
         wait_until(lambda: set(accepted) <= set(seen(web)), what="all of it was run")
+        return accepted, seen(web)
     finally:
         for process in (worker, controller):
             if process.code is None:
                 process.stop()
-    assert len(accepted) >= EACH
 
 
 def posted(web: str, number: int) -> bool:
