@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 TOP_UP: Final = 10
 """Credit is returned in lots of this part of it: a message costs as much as twenty runs."""
 
+LAST_WORD_SECONDS: Final = 2.0
+"""For the other side to answer a goodbye, and then to hang up: a few round trips."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -80,7 +83,7 @@ class Stream:
         self.drain()
 
     def drain(self) -> None:
-        """Ask for no more, send what is owed, and end."""
+        """Ask for no more, take what was sent before that was heard, send what is owed, and end."""
         self._draining = True
         self._news.set()
 
@@ -118,7 +121,8 @@ class Stream:
                 case "runs":
                     self._accept(message.runs)
                 case "exit":
-                    # It waits a moment for what we owe; when it has waited enough it hangs up.
+                    # Nothing comes after it, also where it answers ours. It waits a moment for what
+                    # we owe; when it has waited enough it hangs up.
                     self._ending = Ended(message.exit.reason, message.exit.reconnect_after_ms)
                     self._news.set()
                 case "connected":
@@ -151,13 +155,20 @@ class Stream:
             if self._draining and not self._exit_sent:
                 self._exit_sent = True
                 await self._call.write(codec.exit_to_wire("the executor is shutting down"))
+                asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, self._drained)
             if self._results:
                 await self._send_results()
             if self._ending is not None and not self._owed:
-                return self._ending
-            if self._draining and not self._owed:
                 await self._call.done_writing()
-                return Ended("drained")
+                # Whoever hangs up before the other side does, takes back what was sent last.
+                await asyncio.sleep(LAST_WORD_SECONDS)
+                return self._ending
+
+    def _drained(self) -> None:
+        """The controller should have said by now that it sends no more."""
+        if self._ending is None:
+            self._ending = Ended("drained")
+            self._news.set()
 
     async def _send_results(self) -> None:
         results, self._results = self._results, []

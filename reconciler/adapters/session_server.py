@@ -224,13 +224,15 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
         self._exit(peer, "your certificate has ended")
         asyncio.get_running_loop().call_later(OUTLIVED_SECONDS, peer.outbox.put_nowait, None)
 
-    def _exit(self, peer: _Peer, reason: str) -> None:
+    def _exit(
+        self, peer: _Peer, reason: str, *, reconnect_after_ms: int = RECONNECT_AFTER_MS
+    ) -> None:
         peer.session = machine.stop(peer.session)
         if peer.connected:
             self._handler.draining(peer.id)
         peer.outbox.put_nowait(
             pb.ServerMessage(
-                exit=pb.ServerExit(reason=reason, reconnect_after_ms=RECONNECT_AFTER_MS)
+                exit=pb.ServerExit(reason=reason, reconnect_after_ms=reconnect_after_ms)
             )
         )
 
@@ -273,7 +275,8 @@ class GrpcSessionServer(pb_grpc.ControllerServiceServicer):
                 if message.pauses:
                     self._handler.paused(peer.id, message.pauses)
             case machine.Exit():
-                self._handler.draining(peer.id)
+                # Said back: what was sent before has arrived when that has.
+                self._exit(peer, "drained", reconnect_after_ms=0)
 
     async def FetchArtifact(  # noqa: N802 - the name is the protocol's
         self,

@@ -274,6 +274,11 @@ class Arena:
             self.ask(fate.script if self.chance.random() < 0.5 else self.chance.choice(others))
         wait_until(is_over, what=f"{fate} has come", seconds=PATIENCE, every=0.005)
 
+    def ask_some(self) -> None:
+        """A burst of operations; how they fare is for later."""
+        for _ in range(self.chance.randint(1, MOST)):
+            self.ask(self.chance.choice(list(QOS)))
+
     def settled(self) -> None:
         """Every Script runs, and all that was promised has happened."""
         fences: dict[str, list[int]] = {name: [] for name in QOS}
@@ -321,9 +326,18 @@ class Arena:
                 found[name].append(Start(number, *key))
         return found
 
+    def unfinished(self) -> dict[str, set[int]]:
+        """By Script, what was begun and has no effect."""
+        effects = self.effects()
+        begun = {name: {it.operation for it in starts} for name, starts in self.starts().items()}
+        left = {name: begun[name] - set(effects[name]) for name in QOS}
+        return {name: numbers for name, numbers in left.items() if numbers}
+
     def faults(self) -> dict[str, list[Verdict]]:
         """By Script, what was promised and is not so."""
-        starts, effects = self.starts(), self.effects()
+        # In this order: what has just taken effect has been begun before.
+        effects = {name: tuple(numbers) for name, numbers in self.effects().items()}
+        starts = self.starts()
         found = {
             name: faults(
                 History(

@@ -51,6 +51,26 @@ def end(arena: Arena) -> None:
     assert arena.is_told()
 
 
+def test_who_is_told_to_stop_ends_and_leaves_nothing_that_was_begun(tmp_path: Path) -> None:
+    """SIGTERM at any moment: what an executor has begun is finished and counts, whatever its qos."""
+    with closing(Arena(tmp_path / "arena", SEED)) as arena:
+        arena.begin()
+        arena.begin_executor()
+        for number in range(ROUNDS // 10):
+            arena.settled()
+            assert arena.faults() == {}
+            assert arena.unfinished() == {}
+            arena.ask_some()
+            if number % 2:
+                assert arena.stop() == 0
+                arena.begin()
+            else:
+                arena.executor.terminate()
+                assert arena.executor.wait(PATIENCE) == 0
+                arena.begin_executor()
+        end(arena)
+
+
 def play(folder: Path, seed: int, rounds: int, way: Play) -> int:
     """One arena, from its first life to its last; how many kills there were."""
     is_controller = way is killing_controllers

@@ -238,9 +238,13 @@ def test_nothing_is_sent_to_whom_there_is_no_session_with():
         async with served() as it, it.executor() as executor:
             assert not it.server.send(ExecutorId("nobody"), [dispatch("r")])
             name = await executor.connect(credit=5)
+            it.server.send(name, [dispatch("before")])
             await executor.exit()
             await until(lambda: it.heard.of(name)[-1] == "draining")
             assert not it.server.send(name, [dispatch("r")])
+            # All that was sent comes before the answer to its goodbye.
+            sent = [(await executor.read()).WhichOneof("message") for _ in range(2)]
+            assert sent == ["runs", "exit"]
 
     run(check())
 

@@ -21,7 +21,7 @@ from reconciler.adapters.session_tls import TlsFiles, identity
 from reconciler.core.runs import Dispatch, RunId, RunKey
 from reconciler.errors import Stalled
 from reconciler.ports.sessions import ExecutorInfo
-from tests.contract.sessionharness import SCRIPT, Executor, Served, run, served, until
+from tests.contract.sessionharness import SCRIPT, Executor, Served, result, run, served, until
 
 DAY = timedelta(days=1)
 
@@ -181,7 +181,7 @@ def test_a_session_does_not_outlive_its_certificate(world: World) -> None:
             who = await executor.connect(credit=1)
             assert (await executor.read()).exit.reason == "your certificate has ended"
             assert not it.server.send(who, [Dispatch(SCRIPT, (), RunKey(RunId("r"), 1, 1))])
-            await executor.answer()
+            await executor.answer(result("r"))
             await until(lambda: it.heard.of(who)[-1] == "finished")
             assert it.heard.of(who) == ["connected", "credited", "draining", "finished"]
 

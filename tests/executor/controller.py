@@ -56,6 +56,7 @@ class Session:
                     self.credit.append(getattr(message, "continue").credit)
                 case "exit":
                     self.exits.append(message.exit.reason)
+                    await self.send(wire.ServerMessage(exit=wire.ServerExit(reason="drained")))
         self.is_closed_by_client = True
         self.is_over.set()
 
