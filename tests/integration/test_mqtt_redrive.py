@@ -50,7 +50,9 @@ class Edge:
 
     async def says(self, suffix: str, payload: bytes) -> None:
         topic = mqtt_twin.topic(THING, suffix)
-        await self.devices.receive(Received("", topic, payload, 0, retain=False))
+        left = self.devices.receive(Received("", topic, payload, 0, retain=False))
+        if left is not None:
+            await left
 
     async def reports(self, value: str, name: str = "fan") -> None:
         update = TwinUpdate({name: Twin(actual=value)})
