@@ -49,9 +49,9 @@ class Leadership:
         """Of the leadership there; higher than that of any other leader before."""
         return self._claimed.get(self.shard(namespace), 1)
 
-    def elsewhere(self, namespace: str) -> str:  # noqa: ARG002 - the same everywhere
-        """The web address of who leads, when that is known and another."""
-        return ""
+    def elsewhere(self, namespace: str) -> str | None:  # noqa: ARG002 - the same everywhere
+        """None where it leads; else the web address of who does, empty when nobody is known."""
+        return None
 
     def start(self, address: str) -> None:
         """Be a candidate; the others find who leads at `address`."""
@@ -130,7 +130,9 @@ class Leading(Leadership):
         shard = self.shard(namespace)
         return max(self._claimed.get(shard, 0), self._states[shard].epoch)
 
-    def elsewhere(self, namespace: str) -> str:
+    def elsewhere(self, namespace: str) -> str | None:
+        if self.leads(namespace):
+            return None
         state = self._states[self.shard(namespace)]
         lease = state.lease
         return lease.address if lease is not None and lease.holder != state.me else ""

@@ -127,6 +127,7 @@ class Controller:
         self._registry_of_metrics = CollectorRegistry()
         self.metrics = Metrics(self._registry_of_metrics)
         self.leadership = replicas.leadership(settings, cluster, clock, self.metrics)
+        self.peers = replicas.peers(settings)
         for kind, store in (
             ("Script", self.world.scripts),
             ("ScriptRepository", self.world.repositories),
@@ -426,6 +427,8 @@ class Controller:
             public_registry=self.settings.public_registry,
             insecure=self.settings.insecure_listen,
             dev=self.settings.dev,
+            peers=self.peers,
+            elsewhere=self.leadership.elsewhere,
         )
         files = self.settings.web_tls
         tls = None if files is None else web.Tls(files.cert, files.key)
@@ -575,3 +578,5 @@ class Controller:
         self.registry.close()
         await self._registers.close()
         await self.outbound.close()
+        if self.peers is not None:
+            await self.peers.close()

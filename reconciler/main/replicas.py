@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reconciler.adapters import kube
+from reconciler.adapters.peers import HttpPeers
 from reconciler.controllers.commitstatuses import CommitStatuses
 from reconciler.controllers.leading import Leadership, Leading
 from reconciler.controllers.metrics import Metrics
@@ -46,6 +47,13 @@ def leadership(settings: Settings, cluster: Cluster, clock: Clock, metrics: Metr
         metrics=metrics,
         timing=Timing.of(settings.lease_seconds),
     )
+
+
+def peers(settings: Settings) -> HttpPeers | None:
+    """The other replicas, where there may be some."""
+    if settings.leases is None:
+        return None
+    return HttpPeers(settings.web_tls.cert if settings.web_tls is not None else None)
 
 
 def address(settings: Settings, web: Address) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
 import falcon
@@ -16,9 +16,11 @@ from reconciler.errors import ScriptOpsError
 from reconciler.ports.commands import Commands
 from reconciler.ports.hooks import Hooks
 from reconciler.ports.operations import Operations
+from reconciler.ports.peers import Peers
 from reconciler.ports.registry import Registry
 from reconciler.web import api, artifacts, hooks, openapi, page, rollouts, signin
 from reconciler.web import commands as person
+from reconciler.web.forwarding import Forwarding
 from reconciler.web.gate import BODY_BYTES, BODY_SECONDS, Asgi, Gate
 from reconciler.web.guard import Audit, FrontDesk, Guard
 from reconciler.web.openapi import API, OLD_WEBHOOK
@@ -42,6 +44,8 @@ def app(
     insecure: bool = False,
     public_registry: bool = False,
     dev: bool = False,
+    peers: Peers | None = None,
+    elsewhere: Callable[[str], str | None] = lambda _: None,
     hosts: Collection[str] = (),
     body_bytes: int = BODY_BYTES,
     body_seconds: float = BODY_SECONDS,
@@ -52,7 +56,7 @@ def app(
     `access` says; `local_users` and `insecure` are explained at `Guard`. `public_registry` serves
     artifacts to everybody. `libraries` are named with the version. `hosts` are more names by which
     peers on this machine may call it. `dev` lets artifacts change behind their name, so that caches
-    must ask again.
+    must ask again. With `peers`, requests for namespaces that are led `elsewhere` are handed on.
     """
     inner = falcon.asgi.App(middleware=[Audit()])
     inner.req_options.strip_url_path_trailing_slash = True
@@ -106,9 +110,12 @@ def app(
         command = person.Command(commands, guard, kind, act)
         for verb in verbs:
             inner.add_route(f"{API}/{plural}/{{namespace}}/{{name}}/{verb}", command, suffix=verb)
+    behind: Asgi = inner
+    if peers is not None:
+        behind = Forwarding(inner, peers, elsewhere=elsewhere, local_users=local_users)
     # Where tokens are asked for, a name that was made to lead here leads a stranger's page nowhere.
     return Gate(
-        inner,
+        behind,
         insecure=insecure or not local_users,
         hosts=hosts,
         body_bytes=body_bytes,

@@ -36,6 +36,8 @@ ALL_HOOKS_BYTES = 32 * 1024 * 1024
 # Of a refused body, after the answer.
 LINGER_BYTES = 2 * HOOK_BYTES
 LINGER_SECONDS = 1.0
+# Set by a replica that hands a request on: whether it came to it from its own machine.
+LOCAL: Final = b"scriptops-forwarded"
 _HOOK = re.compile(r"/api/v1alpha1/repositories/[^/]+/[^/]+/push/?")
 
 # On every answer that does not say otherwise.
@@ -208,9 +210,13 @@ def is_push_webhook(scope: Scope) -> bool:
 
 
 def is_local(scope: Scope) -> bool:
-    """Whether the peer of the socket is this machine; no header has a say in it."""
+    """Whether the peer of the socket is this machine; no header makes it so.
+
+    Another controller on this machine says it of who asked that one.
+    """
     client = scope.get("client")
-    return client is not None and addresses.is_loopback(client[0])
+    is_near = client is not None and addresses.is_loopback(client[0])
+    return is_near and header(scope, LOCAL) in {"", "local"}
 
 
 def refuse_cross_site(scope: Scope) -> None:

@@ -67,7 +67,7 @@ def test_the_first_leads_and_the_other_knows_where_it_is() -> None:
         assert first.told == [("gained", 0)]
         assert second.told == []
         assert [r.leading.leads("default") for r in (first, second)] == [True, False]
-        assert [r.leading.elsewhere("default") for r in (first, second)] == ["", "http://a:8000"]
+        assert [r.leading.elsewhere("default") for r in (first, second)] == [None, "http://a:8000"]
         assert first.leading.epoch("default") == 1
         assert first.metrics.shards_led._value.get() == 1
         await first.leading.stop()

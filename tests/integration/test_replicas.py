@@ -31,13 +31,13 @@ DEVICES = Layout("", "v1beta1")
 
 @dataclass
 class Replicas:
-    """Controllers with an executor, and the hands of who looks on."""
+    """Controllers, and an executor that serves all of them."""
 
     kube: KubeServer
     folder: Path
     leases: str
     controllers: list[ControllerProcess] = field(default_factory=list)
-    executors: list[Process] = field(default_factory=list)
+    executor: Process | None = None
 
     def begin(self, *options: str) -> ControllerProcess:
         number = len(self.controllers)
@@ -50,14 +50,21 @@ class Replicas:
             *options,
         )
         process.start()
+        process.serving()
         self.controllers.append(process)
-        executor = Process(
-            ("executor", process.serving()["grpc"], "--workers=1", "--log=json"),
-            self.folder / f"executor-{number}.log",
-        )
-        executor.start()
-        self.executors.append(executor)
         return process
+
+    def pair(self, *options: str) -> tuple[ControllerProcess, ControllerProcess]:
+        """The first leads, the second does not; both have the executor."""
+        first = self.begin(*options)
+        assert self.led() is first
+        second = self.begin(*options)
+        addresses = [str(it.serving()["grpc"]) for it in self.controllers]
+        self.executor = Process(
+            ("executor", *addresses, "--workers=1", "--log=json"), self.folder / "executor.log"
+        )
+        self.executor.start()
+        return first, second
 
     def lease(self, shard: int = 0) -> Any:
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.leases}/leases"
@@ -97,7 +104,8 @@ def replicas(kube: KubeServer, tmp_path: Path) -> Iterator[Replicas]:
     try:
         yield found
     finally:
-        for process in (*found.executors, *found.controllers):
+        ours = [*found.controllers, *([found.executor] if found.executor else [])]
+        for process in ours:
             if process.code is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.signal(signal.SIGCONT)
@@ -144,19 +152,23 @@ def lamp_is(kube: KubeServer, team: str, value: str) -> None:
     )
 
 
+def triggered(controller: ControllerProcess, team: str) -> str:
+    """The outcome of a run that is asked for there."""
+    hook = f"{controller.web}/api/v1alpha1/webhook?namespace={team}&name=relay&wait=20"
+    return str(ask(hook, method="POST", body=1)["outcome"])
+
+
 def runs(controller: ControllerProcess, team: str) -> list[str]:
     """Causes of the runs that it knows of, oldest first."""
-    items = ask(f"{controller.web}/api/v1alpha1/runs?namespace={team}&script=relay")["items"]
-    return [run["cause"] for run in reversed(items)]
+    items = ask(f"{controller.web}/api/v1alpha1/runs?script=relay")["items"]
+    return [run["cause"] for run in reversed(items) if run["script"]["namespace"] == team]
 
 
 def test_rules_go_on_when_their_controller_is_killed(
     replicas: Replicas, team: str, git: Repository
 ) -> None:
     kube = replicas.kube
-    first = replicas.begin()
-    replicas.led()
-    second = replicas.begin()
+    first, second = replicas.pair()
     deploy(kube, team, git)
     open_door(kube, team, "true")
     open_door(kube, team, "false")
@@ -185,9 +197,7 @@ def test_only_who_leads_writes_and_the_other_has_the_artifacts_all_the_same(
 ) -> None:
     kube = replicas.kube
     with watching(kube) as watch:
-        first = replicas.begin()
-        replicas.led()
-        second = replicas.begin()
+        first, second = replicas.pair()
         deploy(kube, team, git)
         second_has = f"{second.web}/registry/{team}/rules"
         wait_until(lambda: "relay" in str(ask_softly(second_has)), what="it is published there too")
@@ -217,13 +227,21 @@ def ask_softly(url: str) -> Any:
         return None
 
 
+def test_a_webhook_may_come_to_any_of_them(replicas: Replicas, team: str, git: Repository) -> None:
+    first, second = replicas.pair()
+    deploy(replicas.kube, team, git)
+    assert [triggered(it, team) for it in (first, second)] == ["Succeeded", "Succeeded"]
+    assert (runs(first, team), runs(second, team)) == (["Deployed", "Webhook", "Webhook"], [])
+    shown = ask(f"{second.web}/api/v1alpha1/runs?namespace={team}")["items"]
+    assert [it["cause"] for it in shown] == ["Webhook", "Webhook", "Deployed"]
+    assert ask(f"{second.web}/readyz")["ready"] is True
+
+
 def test_a_leader_that_is_told_to_stop_is_replaced_at_once(
     replicas: Replicas, team: str, git: Repository
 ) -> None:
     kube = replicas.kube
-    first = replicas.begin("--lease-seconds=30")
-    replicas.led()
-    second = replicas.begin("--lease-seconds=30")
+    first, second = replicas.pair("--lease-seconds=30")
     deploy(kube, team, git)
     open_door(kube, team, "true")
     assert first.stop() == 0
@@ -236,9 +254,7 @@ def test_a_leader_that_was_paused_writes_nothing_when_it_goes_on(
     replicas: Replicas, team: str, git: Repository
 ) -> None:
     kube = replicas.kube
-    first = replicas.begin()
-    replicas.led()
-    second = replicas.begin()
+    first, second = replicas.pair()
     deploy(kube, team, git)
     open_door(kube, team, "true")
     first.signal(signal.SIGSTOP)

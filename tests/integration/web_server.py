@@ -156,6 +156,8 @@ def listening(
 
     async def end(stop: Callable[[], Awaitable[None]]) -> None:
         await stop()
+        if "peers" in options:
+            await options["peers"].close()
 
     try:
         port, stop = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
