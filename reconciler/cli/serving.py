@@ -305,13 +305,21 @@ def simulate(
     *,
     mqtt: options.Mqtt = str(DEFAULT_MQTT),
     mqtt_config: options.MqttConfig = None,
+    cluster: options.Cluster = ClusterKind.EMBEDDED,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.KubeContext = None,
 ) -> None:
     """Be the mappers of many devices at a broker, as KubeEdge's are, until stopped.
 
     The Devices themselves come from a repository; a controller with the same broker drives them.
+    With --cluster kubernetes KubeEdge is played as well, its defects included: no broker is asked.
     """
     from reconciler import main  # noqa: PLC0415 - only the verbs that serve pay for what serves
 
+    if cluster is ClusterKind.KUBERNETES:
+        Narrator().note(f"{scenario} is simulated in the cluster until this is stopped")
+        _serve(main.emulate(scenario, kubeconfig, context))
+        return
     if not mqtt:
         raise typer.BadParameter("--mqtt names the broker to be at")
     Narrator().note(f"{scenario} is simulated at {mqtt} until this is stopped")

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from reconciler.main.demo import demo
+    from reconciler.main.emulation import emulate
     from reconciler.main.local import up
     from reconciler.main.offline import plan
     from reconciler.main.scenarios import simulate
     from reconciler.main.serving import controller
 
-__all__ = ["controller", "demo", "plan", "simulate", "up"]
+__all__ = ["controller", "demo", "emulate", "plan", "simulate", "up"]
 
 _MODULES: Final = {
     "controller": "serving",
     "demo": "demo",
+    "emulate": "emulation",
     "plan": "offline",
     "simulate": "scenarios",
     "up": "local",

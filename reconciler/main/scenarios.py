@@ -14,6 +14,7 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.mqtt import MqttBroker
 from reconciler.adapters.simulator import Simulator
 from reconciler.core import mqtt_scenario, mqtt_twin
+from reconciler.core.mqtt_scenario import Scenario
 from reconciler.core.objects import JsonObject, key_of, mapping
 from reconciler.errors import Stalled
 from reconciler.main import brokers
@@ -31,7 +32,7 @@ _DELTAS: Final = f"$hw/events/device/+/+/{mqtt_twin.TWIN_DELTA}"
 
 async def simulate(scenario: Path, address: Address, config: Path | None) -> None:
     """Until cancelled. Raises `Stalled` for files that are no good."""
-    devices, who = _read(scenario)
+    devices, who = _who(scenario)
     clock = SystemClock()
     counts: Counter[str] = Counter()
     broker = brokers.connection(
@@ -45,16 +46,20 @@ async def simulate(scenario: Path, address: Address, config: Path | None) -> Non
         log.info("simulated", extra={"devices": len(devices), **counts})
 
 
-def _read(scenario: Path) -> tuple[list[JsonObject], dict[str, str]]:
+def _who(scenario: Path) -> tuple[list[JsonObject], dict[str, str]]:
     """The devices, and what tells this scenario from others."""
+    return read(scenario).devices, {"scenario": str(scenario.absolute())}
+
+
+def read(scenario: Path) -> Scenario:
+    """Raises `Stalled` with what to mend."""
     try:
         content = scenario.read_bytes()
     except OSError as error:
         raise Stalled(
             f"{scenario} cannot be read ({error.strerror})", reason="ScenarioInvalid"
         ) from error
-    devices = mqtt_scenario.read(PurePosixPath(scenario), content)
-    return devices, {"scenario": str(scenario.absolute())}
+    return mqtt_scenario.read(PurePosixPath(scenario), content)
 
 
 class _Mappers:

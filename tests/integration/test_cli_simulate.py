@@ -110,6 +110,11 @@ def test_it_begins_anew_when_the_broker_comes_back(tmp_path: Path, broker: Mosqu
             "one name",
             id="two of one name",
         ),
+        pytest.param(
+            "{devices: [{name: a, properties: {b: {simulate: constant}}}], kubeedge: {release: '1.13'}}",
+            "kubeedge.release",
+            id="a release that is not known",
+        ),
         pytest.param("devices: [", "scenario.yaml:", id="no YAML"),
     ],
 )

@@ -102,6 +102,14 @@ DEVICE_CRDS = [
     )
     for kind in ("Device", "DeviceModel")
 ]
+# As KubeEdge served it until 1.14.
+DEVICE_V1ALPHA2_CRD = _crd(
+    "devices.kubeedge.io",
+    "v1alpha2",
+    "Device",
+    {"spec": _OPEN, "status": _OPEN},
+    has_status=False,
+)
 # Where devices report since KubeEdge 1.23.
 DEVICE_STATUS_CRD = _crd(
     "devices.kubeedge.io",
