@@ -14,11 +14,12 @@ import orjson
 
 from reconciler.api.script import Qos
 from reconciler.controllers.deliveries import Deliveries
+from reconciler.controllers.following import Following
 from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.world import World
 from reconciler.core import chains, gating, triggers
-from reconciler.core.chains import BEGINS, SOON, Chains, Change, Limits, Link
+from reconciler.core.chains import BEGINS, Change, Limits, Link, Verdict
 from reconciler.core.conditions import rfc3339
 from reconciler.core.gating import Gate
 from reconciler.core.ledger import Ledger, WhyNot
@@ -85,13 +86,9 @@ class Triggering:
         self.ledger = Ledger()
         # Told of each Script for which something may become due by the clock, or not any more.
         self.on_due: Callable[[ObjectKey], None] = _nobody_asks
-        self._chains = Chains(limits)
+        self._following = Following(limits, clock)
         # Told of each Script at which a chain was broken: its UID, and why.
         self.on_loop: Callable[[ObjectKey, str, str], None] = _nobody_hears
-        # By UID of the Script and name of the device: whose values the device was seen to have.
-        self._arrived: dict[str, dict[str, chains.Arrived]] = {}
-        # By UID: what a gate holds back follows from, and since when it does.
-        self._held: dict[str, tuple[Link, float]] = {}
         # By UID of the Script and name of the device: the values a wish was made for. Ahead of
         # `_evaluated`, which moves when a run is dispatched.
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}
@@ -124,11 +121,11 @@ class Triggering:
         self.on_due(subscription.key)
         if known is not None and not is_new:
             self._seen[subscription.uid] = dict(known.values)
-            self._arrive(subscription)
+            self._begin(subscription)
             self._catch_up(subscription)
             return
         seen = self._seen[subscription.uid] = self._present(subscription)
-        self._arrive(subscription)
+        self._begin(subscription)
         if subscription.run_on_deploy and not (adopt and known is None):
             if known is None:
                 # Of no generation there is: what is owed its first run gets it after a restart too.
@@ -137,7 +134,7 @@ class Triggering:
             return
         if known is not None:
             seen.update((n, v) for n, v in known.values.items() if n in subscription.reads)
-            self._arrive(subscription)
+            self._begin(subscription)
         self._remember(subscription)
         self._catch_up(subscription)
 
@@ -157,9 +154,8 @@ class Triggering:
         self.ledger.forget(script)
         self._deliveries.forget(uid)
         self._seen.pop(uid, None)
-        self._arrived.pop(uid, None)
+        self._following.forget(uid)
         self._gates.pop(uid, None)
-        self._held.pop(uid, None)
         self._wished.discard(uid)
         if self._evaluated.pop(uid, None) is not None:
             self._evaluations.remove(uid)
@@ -169,7 +165,8 @@ class Triggering:
         self.unsubscribe(script)
         self.ledger.forget(script)
         self._deliveries.let_go(uid)
-        for known in (self._seen, self._arrived, self._gates, self._held, self._evaluated):
+        self._following.forget(uid)
+        for known in (self._seen, self._gates, self._evaluated):
             known.pop(uid, None)
         self._wished.discard(uid)
 
@@ -189,56 +186,47 @@ class Triggering:
         for subscription in self.index.readers(device.key):
             seen = self._seen[subscription.uid]
             before = seen.get(device.key.name, {})
-            change = self._change(subscription, device, before)
+            change = self._following.change(subscription, device, before)
             if not change.links:
                 self.note(subscription.key, WhyNot.UNCHANGED, Cause.READ_CHANGE, device.key.name)
                 continue
             seen[device.key.name] = {**before, **triggers.known_values(device)}
             if subscription.gate is not None:
                 self._judge(subscription, subscription.gate, device, change)
-            elif not self._is_barred(subscription, device, change):
-                self._wish(subscription, Cause.READ_CHANGE, device.key.name, change.link or BEGINS)
+            elif link := self._link(subscription, device, change):
+                self._wish(subscription, Cause.READ_CHANGE, device.key.name, link)
 
-    def _change(
-        self, subscription: Subscription, device: DeviceRecord, before: Mapping[str, str]
-    ) -> Change:
-        arrived = self._arrived.setdefault(subscription.uid, {})
-        change = chains.change(
-            device,
-            before,
-            arrived.get(device.key.name, {}),
-            script=subscription.key.name,
-            may_loop=subscription.may_loop,
-            now=self._clock.now(),
-        )
-        if change.arrived:
-            arrived[device.key.name] = change.arrived
-        return change
-
-    def _is_barred(self, subscription: Subscription, device: DeviceRecord, change: Change) -> bool:
-        """Whether there is no run for a change because of what it follows from."""
-        script, uid, name, link = subscription.key, subscription.uid, device.key.name, change.link
-        hindrance = "" if link is None else self._chains.hindrance(link, self._clock.now())
-        if link is None:
-            self.note(script, WhyNot.ECHO, Cause.READ_CHANGE, name)
-        elif hindrance:
-            self.note(script, WhyNot.LOOP, Cause.READ_CHANGE, f"{name}, set by {link.by}")
-            self._metrics.loops_broken_total.inc()
-            self.on_loop(
-                script,
-                uid,
-                f"no run for a change of Device {link.device} that Script {link.by} has brought "
-                f"about: {hindrance}; have one of them wait, or set executePolicy.loop",
-            )
-        else:
-            return False
+    def _link(
+        self, subscription: Subscription, device: DeviceRecord, change: Change
+    ) -> Link | None:
+        """Where the run for a change is in its chain; None, and told, where there is to be none."""
+        uid, name = subscription.uid, device.key.name
+        verdict = self._following.verdict(change.links.values())
+        if verdict.link is not None:
+            return verdict.link
+        self._tell(subscription, verdict, name)
         known = self._evaluated.get(uid)
         if known is not None:
             new = triggers.known_values(device)
             told = {it: new[it] for it in change.links}
             values = {**known.values, name: {**known.values.get(name, {}), **told}}
             self._keep(uid, replace(known, values=values))
-        return True
+        return None
+
+    def _tell(self, subscription: Subscription, verdict: Verdict, device: str) -> None:
+        """Why there is no run."""
+        broken = verdict.broken
+        if broken is None:
+            self.note(subscription.key, WhyNot.ECHO, Cause.READ_CHANGE, device)
+            return
+        self.note(subscription.key, WhyNot.LOOP, Cause.READ_CHANGE, f"{device}, set by {broken.by}")
+        self._metrics.loops_broken_total.inc()
+        self.on_loop(
+            subscription.key,
+            subscription.uid,
+            f"no run for a change of Device {broken.device} that Script {broken.by} has brought "
+            f"about: {verdict.why}; have one of them wait, or set executePolicy.loop",
+        )
 
     def _judge(
         self, subscription: Subscription, gate: Gate, device: DeviceRecord, change: Change
@@ -246,25 +234,19 @@ class Triggering:
         uid, name, now = subscription.uid, device.key.name, self._clock.now()
         before = self._gates[uid]
         state, why = gating.changed(gate, before, name, gating.values_of(device), now)
-        is_asking = why not in {WhyNot.FILTERED, WhyNot.PENDING}
-        if is_asking and self._is_barred(subscription, device, change):
-            state, why = gating.not_asked(before, state), None
-        elif why is not WhyNot.FILTERED and change.link is not None:
-            self._hold(uid, change.link, now)
+        if why is WhyNot.PENDING:
+            self._following.hold(uid, change.links.values())
+        elif why is not WhyNot.FILTERED:
+            link = self._link(subscription, device, change)
+            if link is None:
+                state, why = gating.not_asked(before, state), None
+            else:
+                self._following.hold(uid, (link,))
         self._gates[uid] = state
         if why is not None:
             self.note(subscription.key, why, Cause.READ_CHANGE, name)
         if self.look(subscription.key) < inf:
             self.on_due(subscription.key)
-
-    def _hold(self, uid: str, link: Link, now: float) -> None:
-        """What a gate lets through, now or later, follows from the deepest of late."""
-        held = self._released(uid, now)
-        self._held[uid] = (chains.deepest((held, link)) or BEGINS, now)
-
-    def _released(self, uid: str, now: float) -> Link:
-        link, since = self._held.pop(uid, (BEGINS, now))
-        return link if 0 <= now - since < SOON else BEGINS
 
     def look(self, script: ObjectKey) -> float:
         """Wish for what the gate of a Script has due by now; when to look again."""
@@ -272,18 +254,24 @@ class Triggering:
         if subscription is None or subscription.gate is None:
             return inf
         uid = subscription.uid
-        now = self._clock.now()
-        look = gating.look(subscription.gate, self._gates[uid], now)
+        look = gating.look(subscription.gate, self._gates[uid], self._clock.now())
         self._gates[uid] = look.state
         if look.devices is not None:
-            self._wished.add(uid)
-            link = self._released(uid, now)
-            run = self._run(subscription, Cause.READ_CHANGE, devices=look.devices, link=link)
-            self._offer(run, ", ".join(sorted(look.devices)))
+            self._let_through(subscription, look.devices)
         elif uid not in self._wished and uid in self._evaluated:
             kept = gating.to_json(subscription.gate, look.state)
             self._keep(uid, replace(self._evaluated[uid], gate=kept))
         return look.again_at
+
+    def _let_through(self, subscription: Subscription, devices: frozenset[str]) -> None:
+        """A gate has."""
+        verdict, detail = self._following.released(subscription.uid), ", ".join(sorted(devices))
+        if verdict.link is None:
+            self._tell(subscription, verdict, detail)
+            return
+        self._wished.add(subscription.uid)
+        run = self._run(subscription, Cause.READ_CHANGE, devices=devices, link=verdict.link)
+        self._offer(run, detail)
 
     def _prime(self, subscription: Subscription) -> None:
         """Go on where the gate was; a new one takes the present for what was run for."""
@@ -416,14 +404,9 @@ class Triggering:
         found = (self._world.device(ObjectKey(namespace, name)) for name in subscription.reads)
         return [device for device in found if device is not None]
 
-    def _arrive(self, subscription: Subscription) -> None:
-        """Look at what devices had taken over already."""
-        seen = self._seen[subscription.uid]
-        self._arrived[subscription.uid] = {
-            it.key.name: chains.arrived(it, seen.get(it.key.name, {}))
-            for it in self._devices(subscription)
-            if it.origins
-        }
+    def _begin(self, subscription: Subscription) -> None:
+        uid = subscription.uid
+        self._following.begin(uid, self._devices(subscription), self._seen[uid])
 
     def _wish(
         self, subscription: Subscription, cause: Cause, device: str = "", link: Link = BEGINS
@@ -436,7 +419,7 @@ class Triggering:
         subscription = self.index.get(run.script)
         is_kept = subscription is not None and subscription.is_kept
         if is_kept and self._deliveries.has_room(run.script, run.event):
-            self._chains.count(run.chain, run.created_at)
+            self._following.count(run)
             self._deliveries.take(run)
             return
         # Joined with others, it can be promised no more than they are.
@@ -444,7 +427,7 @@ class Triggering:
         if self._queue.offer(run, coalesce=True) is Offered.COALESCED:
             self.note(run.script, WhyNot.COALESCED, run.cause, detail)
         else:
-            self._chains.count(run.chain, run.created_at)
+            self._following.count(run)
         self._wake()
 
     def note(self, script: ObjectKey, why: WhyNot, cause: Cause, detail: str = "") -> None:

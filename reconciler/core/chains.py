@@ -65,10 +65,19 @@ class Change:
     links: Mapping[str, Link | None]
     arrived: Arrived
 
-    @property
-    def link(self) -> Link | None:
-        """The deepest; None where all is echo."""
-        return deepest(it for it in self.links.values() if it is not None)
+
+_NONE: Final = Change({}, {})
+
+
+class Verdict(NamedTuple):
+    """Where a run for a change is in its chain; None where there is none to be.
+
+    It is an echo then, or `broken` is the place that is one too many, and `why` says so.
+    """
+
+    link: Link | None = None
+    broken: Link | None = None
+    why: str = ""
 
 
 def change(
@@ -91,7 +100,7 @@ def change(
         it for it in device.twins if it.reported is not None and before.get(it.name) != it.reported
     ]
     if not device.origins:
-        return Change({it.name: BEGINS for it in changed}, {})
+        return Change({it.name: BEGINS for it in changed}, {}) if changed else _NONE
     links: dict[str, Link | None] = {}
     for twin in changed:
         link, is_first = _link(device, twin, arrived, now)
@@ -149,6 +158,19 @@ class Chains:
         self._limits = limits
         # When the first of those counted was, and how many there are.
         self._runs: OrderedDict[RunId, tuple[float, int]] = OrderedDict()
+
+    def verdict(self, all_: Iterable[Link | None], now: float) -> Verdict:
+        """A change that is one too many hides none that is not."""
+        broken, why = None, ""
+        links: list[Link] = []
+        for link in all_:
+            hindrance = "" if link is None else self.hindrance(link, now)
+            if hindrance:
+                broken, why = link, hindrance
+            elif link is not None:
+                links.append(link)
+        link = deepest(links)
+        return Verdict(None, broken, why) if link is None else Verdict(link)
 
     def hindrance(self, link: Link, now: float) -> str:
         """Why a run at this place is one too many; empty for one that may be."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,12 @@ _LARGEST: Final = 256 * 1024
 _DECODED: Final = 4_096
 
 
+# Who may write a Device may write anything here, and all of it is shown somewhere.
+_Id: TypeAlias = Annotated[RunId, msgspec.Meta(max_length=64)]
+# Up to the year 9999.
+_Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+
+
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run, and which desired values of one device are its own.
 
@@ -40,13 +46,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     that it writes here. `marks` has a mark of each value by property.
     """
 
-    run_id: RunId = msgspec.field(name="run")
-    script: str
-    at: float
-    depth: Annotated[int, msgspec.Meta(ge=0)] = 0
-    chain: RunId = RunId("")
-    priority: int = 0
-    until: float = 0.0
+    run_id: _Id = msgspec.field(name="run")
+    script: Annotated[str, msgspec.Meta(max_length=253)]
+    at: _Time
+    depth: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    chain: _Id = RunId("")
+    priority: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0
+    until: _Time = 0.0
     is_last: bool = msgspec.field(name="last", default=False)
     marks: dict[str, str] = msgspec.field(name="set", default_factory=dict)
 

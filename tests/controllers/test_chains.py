@@ -312,6 +312,32 @@ def test_a_condition_that_has_to_last_sees_what_the_script_itself_has_set():
     finish(check())
 
 
+def test_conditions_that_last_for_less_than_that_are_a_chain_all_the_same():
+    async def check() -> None:
+        def gate(value: str) -> Gate:
+            lasting = Condition(device="switch", property="state", equals=value, lasts=0.5)
+            return Gate((lasting,))
+
+        on, off = follower(gate=gate("on")), follower(OTHER, "u2", gate=gate("off"))
+        rig = await rigged(on, off)
+        await begun(rig, "on", script=OTHER)
+        depths: list[int] = []
+        for number in range(50):
+            await moved(rig, "off" if number % 2 else "on")
+            rig.clock.jump(0.5)
+            for key in (SCRIPT, OTHER):
+                rig.triggering.look(key)
+            runs = taken(rig)
+            if not runs:
+                break
+            depths += [run.depth for run in runs]
+            await wrote(rig, runs[0], "on" if number % 2 else "off")
+        assert depths == list(range(1, 9))
+        assert rig.metric("loops_broken_total") == 1
+
+    finish(check())
+
+
 def test_an_echo_asks_no_gate_for_a_run():
     async def check() -> None:
         rig = await rigged(follower(gate=Gate(throttle=1.0)))

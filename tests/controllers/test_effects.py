@@ -22,7 +22,7 @@ from reconciler.core.objects import (
 from reconciler.core.origins import Origin
 from reconciler.core.runs import RunId, Write
 from reconciler.core.store import Entry
-from reconciler.core.twins import DeviceStatusRecord, Layout, decode_device
+from reconciler.core.twins import DeviceStatusRecord, Layout, Twin, decode_device
 from reconciler.errors import ClusterUnavailable, Conflict, Forbidden
 from tests.controllers.runpath import REPOSITORY, SWITCH, Rig, device, finish, flight
 
@@ -514,5 +514,24 @@ def test_layout_with_a_device_status_is_written_in_the_device():
         assert (await perform(rig, state("on"))).changed == ["switch/state=on"]
         assert (await perform(rig, state("on"))).unchanged == ["switch/state=on"]
         assert await rig.desired("state") == "on"
+
+    finish(check())
+
+
+def test_a_report_that_comes_before_our_own_write_is_seen_beside_it():
+    async def check() -> None:
+        rig = await rigged()
+        await perform(rig, state("on"))
+        twin = Twin("state", "on", 1, None, None, None)
+        status = DeviceStatusRecord(
+            key=SWITCH, uid="s", resource_version="999999999", device_uid="", twins=(twin,)
+        )
+        rig.world.device_statuses.put(SWITCH, Entry("s", "999999999", status))
+        record = rig.writer.current(SWITCH)
+        assert record is not None
+        seen = record.twin("state")
+        assert seen is not None
+        assert (seen.reported, seen.desired) == ("on", "on")
+        assert origins.of(record.origins, "state", "on") is not None
 
     finish(check())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import chains, origins
-from reconciler.core.chains import BEGINS, MOST_CHAINS, SOON, WINDOW, Chains, Limits, Link
+from reconciler.core.chains import BEGINS, MOST_CHAINS, SOON, WINDOW, Chains, Limits, Link, Verdict
 from reconciler.core.objects import ObjectKey
 from reconciler.core.origins import Origin
 from reconciler.core.runs import RunId
@@ -146,14 +146,25 @@ def test_a_chain_of_scripts_that_set_each_other_off_has_as_many_runs_as_it_may_f
     while ran < 100:
         device = lamp(str(ran), str(ran), by=run.script, depth=run.depth, chain=run.chain)
         script = f"s{(ran + 1) % names}"
-        link = chains.change(device, {}, {}, script=script, now=LATER).link
-        if link is None or all_.hindrance(link, LATER):
+        change = chains.change(device, {}, {}, script=script, now=LATER)
+        link = all_.verdict(change.links.values(), LATER).link
+        if link is None:
             break
         ran += 1
         run = Origin(
             run_id=RunId(f"r{ran}"), script=script, at=0.0, depth=link.depth, chain=link.chain
         )
     assert ran == most
+
+
+def test_what_is_one_too_many_hides_no_other_change():
+    all_ = Chains(Limits(depth=1, runs=10))
+    deep = Link(2, RunId("r0"), "lamp", "rule")
+    why = "it would follow 2 runs that set each other off, and may follow 1"
+    assert all_.verdict((None, deep), LATER) == Verdict(None, deep, why)
+    assert all_.verdict((None, deep, BEGINS), LATER) == Verdict(BEGINS)
+    assert all_.verdict((BEGINS, Link(1, RunId("r0"))), LATER) == Verdict(Link(1, RunId("r0")))
+    assert all_.verdict((None,), LATER) == Verdict()
 
 
 def test_a_chain_has_so_many_runs_in_a_minute_and_others_are_not_held_up_by_it():
