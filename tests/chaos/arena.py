@@ -37,9 +37,10 @@ from tests.support.system import ROOT, alive
 TEAM = "team"
 # Each Script writes the device that bears its name.
 QOS = {"most": Qos.AT_MOST_ONCE, "least": Qos.AT_LEAST_ONCE, "only": Qos.ONLY_ONCE}
-# What each is held to. Those that promise to be run are on disk before they wait.
-PROMISED = {**QOS, "only": Qos.AT_MOST_ONCE}
-KEPT = {name for name, qos in PROMISED.items() if qos is not Qos.AT_MOST_ONCE}
+# Those that promise to be run, and so are on disk before they wait.
+KEPT = {name for name, qos in QOS.items() if qos is not Qos.AT_MOST_ONCE}
+# Who comes by points that not all come by.
+PASSING = {Point.KEPT: KEPT, Point.ACCEPTED: {"only"}}
 MARK = b"""\
 async function main(number) {
   if (typeof number !== "number") return;
@@ -75,9 +76,7 @@ FENCE_AGAIN = 30
 
 def fates(count: int, chance: random.Random, *, points: Collection[Point]) -> list[Fate]:
     """Every point with every promise that passes it, again and again, each time in another order."""
-    pairs = [
-        (point, name) for point in points for name in QOS if point is not Point.KEPT or name in KEPT
-    ]
+    pairs = [(point, name) for point in points for name in QOS if name in PASSING.get(point, QOS)]
     found: list[Fate] = []
     while len(found) < count:
         chance.shuffle(pairs)
@@ -347,7 +346,7 @@ class Arena:
                     starts=starts[name],
                     effects=effects[name],
                 ),
-                PROMISED[name],
+                QOS[name],
             )
             for name, asked in self.asked.items()
         }

@@ -22,8 +22,9 @@ import uvloop
 
 from executor.worker.sandbox import leave_no_orphan
 from reconciler.adapters.clock import SystemClock
+from reconciler.core.deliveries import Delivery
 from reconciler.core.objects import SCRIPTS, JsonObject, ObjectKey, Resource
-from reconciler.core.runs import Dispatch, ExecutorId, Run, RunId, RunResult
+from reconciler.core.runs import Dispatch, ExecutorId, RunId, RunResult
 from reconciler.main import logs
 from reconciler.main.assembly import Controller
 from reconciler.main.serving import open_cluster
@@ -55,10 +56,16 @@ class Journal:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def keep(self, run: Run, *more: Any, **options: Any) -> Any:
-        kept = await self._inner.keep(run, *more, **options)
+    async def keep(self, delivery: Delivery) -> None:
+        await self._inner.keep(delivery)
+        run = delivery.run
         self._reaper.passes(Point.KEPT, run.script.name, _number(run.event))
-        return kept
+
+    async def accept(self, delivery: Delivery) -> Delivery:
+        accepted: Delivery = await self._inner.accept(delivery)
+        run = delivery.run
+        self._reaper.passes(Point.ACCEPTED, run.script.name, _number(run.event))
+        return accepted
 
 
 class Sessions:

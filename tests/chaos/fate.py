@@ -23,6 +23,8 @@ class Point(StrEnum):
     RECEIVED = "received, before it is executed"
     EXECUTED = "executed, before its result is sent"
     ANSWERED = "answered, before the result counts"
+    # Of those whose outcome is put on record first.
+    ACCEPTED = "accepted, before its effects"
     PATCHING = "counted, before devices are patched"
     PATCHED = "patched, before the run has ended"
     TOLD = "in the status, before it is committed"
