@@ -30,6 +30,7 @@ from tests.support.kubeedge import APPLY
 from tests.support.system import ROOT
 
 OVERLAYS = ["base", "overlays/autoscaling", "overlays/team", "overlays/team-with-account"]
+OVERLAYS += ["overlays/replicas"]
 SCHEMAS = json.loads(
     (Path(__file__).parents[1] / "support" / "kubernetes" / "schemas.json").read_text()
 )
@@ -216,7 +217,7 @@ def test_the_programs_take_their_arguments(tmp_path: Path) -> None:
     }
     assert told["insecure_listen"] is False
     chosen = arguments(runner["args"])
-    assert (chosen.address, chosen.insecure_connect) == ("scriptops-controller:8001", False)
+    assert (chosen.addresses, chosen.insecure_connect) == (["scriptops-controller:8001"], False)
     probes = [runner[name]["grpc"] for name in ("livenessProbe", "readinessProbe")]
     assert probes == [{"port": 8002}, {"port": 8002, "service": SESSION}]
     assert chosen.health == ":8002"
@@ -259,3 +260,45 @@ def test_executors_have_the_memory_that_their_workers_may_use() -> None:
 
 def test_who_scales_executors_decides_their_number_alone() -> None:
     assert "replicas" not in one("overlays/autoscaling", "Deployment", "scriptops-executor")["spec"]
+
+
+def test_controllers_that_share_the_work_find_each_other_and_are_found(tmp_path: Path) -> None:
+    overlay = "overlays/replicas"
+    deployment = one(overlay, "Deployment", "scriptops-controller")
+    pod = deployment["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        (tmp_path / name).touch()
+    verb, *options = (it.replace("/etc/scriptops/tls", str(tmp_path)) for it in container["args"])
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined] - it is a group
+    told = command.make_context(verb, options).params
+    assert (told["leases"], told["shards"]) == (deployment["metadata"]["namespace"], 8)
+    port = {it["name"]: it["containerPort"] for it in container["ports"]}["web"]
+    [variable] = container["env"]
+    assert told["advertise"] == f"http://$({variable['name']}):{port}"
+    assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    # Each has a disk of its own, and one is ready before another goes.
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    assert "emptyDir" in volumes["data"]
+    assert not [d for d in rendered(overlay) if d["kind"] == "PersistentVolumeClaim"]
+    rolling = {"maxSurge": 1, "maxUnavailable": 0}
+    assert deployment["spec"]["strategy"] == {"type": "RollingUpdate", "rollingUpdate": rolling}
+    service = one(overlay, "Service", "scriptops-controllers")["spec"]
+    assert service["clusterIP"] == "None"
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    runner = one(overlay, "Deployment", "scriptops-executor")["spec"]["template"]["spec"]
+    chosen = arguments(runner["containers"][0]["args"])
+    assert chosen.addresses == [f"scriptops-controllers:{service['ports'][0]['port']}"]
+    web = {"protocol": "TCP", "port": port}
+    policy = one(overlay, "NetworkPolicy", "scriptops-controller")["spec"]
+    near = {"podSelector": {"matchLabels": service["selector"]}}
+    assert {"from": [near], "ports": [web]} in policy["ingress"]
+    assert {"to": [near], "ports": [web]} in policy["egress"]
+    role = one(overlay, "Role", "scriptops-leases")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "verbs": ["get", "create", "update"],
+        }
+    ]
