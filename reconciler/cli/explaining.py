@@ -65,6 +65,9 @@ def _lines(found: JsonObject, now: datetime) -> Iterator[str]:
         yield "last run: none that is remembered"
     if found.get("inFlight"):
         yield f"running now: {found['inFlight']}"
+    for paused in map(mapping, sequence(found.get("paused"))):
+        devices = ", ".join(map(text, sequence(paused.get("devices")))) or "an executor"
+        yield f"  one waits for {devices}, for {tables.age(paused.get('since'), now)}"
     for waiting in map(mapping, sequence(found.get("waiting"))):
         yield f"waiting: {text(waiting.get('cause'))}, for {tables.age(waiting.get('since'), now)}"
     yield "it runs"

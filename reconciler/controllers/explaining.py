@@ -51,6 +51,15 @@ class Explainer:
                 for run in self.queue.waiting(script)
             ],
             "inFlight": self.dispatcher.in_flight_of(script),
+            "paused": [
+                {
+                    "id": flight.run.key.run_id,
+                    "since": rfc3339(since),
+                    "devices": [f"{it.alias} (qos {it.qos})" for it in commits],
+                }
+                for flight, commits, since in self.dispatcher.pauses
+                if flight.run.script == script
+            ],
             "executors": len(self.dispatcher.executors),
             "last": _last(last, record.status),
             "notRun": [

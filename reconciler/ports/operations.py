@@ -97,8 +97,9 @@ class Operations(Protocol):
         "triggers": [{"kind": "ReadChange", "devices": [{name, problem, "properties": [{name,
         reported, evaluated}]}]} | {"kind": "Cron", expression, next} | {"kind": "Mqtt", topics} |
         {"kind": "Webhook" | "Deployed" | "Manual"}], "waiting": [{cause, since, devices}],
-        "inFlight": int, "executors": int, "last": {id, cause, outcome, finishedAt} | null,
-        "notRun": [{reason, cause, count, lastAt, detail, message}]}`. Raises `ObjectNotFound`.
+        "inFlight": int, "paused": [{id, since, devices}], "executors": int, "last": {id, cause,
+        outcome, finishedAt} | null, "notRun": [{reason, cause, count, lastAt, detail, message}]}`.
+        Raises `ObjectNotFound`.
         """
         ...
 

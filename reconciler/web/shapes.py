@@ -133,6 +133,7 @@ class Explanation(OpenModel):
     writes: list[dict[str, JsonValue]]
     waiting: list[dict[str, JsonValue]]
     in_flight: int
+    paused: list[dict[str, JsonValue]]
     executors: int
     last: dict[str, JsonValue] | None
     not_run: list[dict[str, JsonValue]]

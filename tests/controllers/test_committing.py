@@ -107,6 +107,11 @@ def test_a_run_that_waits_is_shown_with_what_it_waits_for():
             assert told["message"] == "it waits for fan (qos 2) since 2023-11-14T22:13:20Z"
             assert rig.operations.runs(script="thermostat", limit=1) == [told]
             assert rig.operations.runs(script="other") == []
+            explained = rig.operations.explain(SCRIPT)
+            assert (explained["inFlight"], explained["paused"]) == (
+                1,
+                [{"id": key.run_id, "since": "2023-11-14T22:13:20Z", "devices": ["fan (qos 2)"]}],
+            )
             await switched(rig)
             rig.sessions.answer(executor, ok(key))
             await rig.clock.settle()

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from reconciler.core.objects import DEVICES_V1BETA1, ObjectKey
+from tests.integration.command_line import CommandLine
 from tests.support.gitserver import Repository
 from tests.support.kube import free_port, wait_until
+from tests.support.mosquitto import Mapper, mosquitto
 from tests.support.rulebook import device, documents, model, script
 from tests.support.system import (
     ControllerProcess,
@@ -68,7 +70,7 @@ def ended(system: System, run_id: str) -> Any:
 
 
 def test_a_run_goes_on_when_its_device_has_done_what_it_was_told(
-    tmp_path: Path, git: Repository
+    tmp_path: Path, git: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     git.commit(rules())
     with (
@@ -85,6 +87,10 @@ def test_a_run_goes_on_when_its_device_has_done_what_it_was_told(
         assert (waiting["changed"], waiting["finishedAt"]) == (["valve/open=true"], "")
         desired = system.get(DEVICES_V1BETA1, VALVE)["spec"]["properties"][0]["desired"]
         assert desired["value"] == "true"
+        explained = CommandLine(capsys)(
+            "explain", "opener", "--namespace", TEAM, "--controller", system.web
+        )
+        assert "running now: 1\n  one waits for valve (qos 2), for 0s\n" in explained.out
         system.report(VALVE, open=True)
         record = ended(system, run_id)
         assert (record["outcome"], record["logs"], record["changed"]) == (
@@ -124,6 +130,51 @@ def test_a_device_that_does_not_answer_ends_the_wait_and_not_the_run(
         )
 
 
+def test_a_delta_that_was_lost_is_sent_again_and_the_run_goes_on(
+    tmp_path: Path, git: Repository
+) -> None:
+    git.commit(rules())
+    with serving(settings(tmp_path / "data")) as system:
+        system.repository(TEAM, git.path)
+    with mosquitto(tmp_path / "broker") as broker:
+        controller = ControllerProcess(tmp_path, f"--mqtt=127.0.0.1:{broker.port}")
+        controller.start()
+        try:
+            web = controller.web
+            with executor(controller.serving()["grpc"], tmp_path / "executor.log"):
+                wait_until(lambda: is_served(web), what="it is ready")
+                hook = f"{web}/api/v1alpha1/webhook?namespace={TEAM}&name=opener"
+                run_id = ask(hook, method="POST", body={"open": True, "qos": 2})["runId"]
+                wait_until(lambda: waiting(web), what="the run waits")
+                # Nobody was there to hear the first one.
+                with Mapper(broker.port, f"{TEAM}/valve") as mapper:
+                    mapper.is_told(open="true")
+                    mapper.report("open", "true", type_="boolean")
+                    [record] = wait_until(lambda: succeeded(web), what="the run goes on")
+            assert record["id"] == run_id
+            assert [line["text"] for line in record["logs"]] == ['{"reached":2}']
+        finally:
+            controller.stop()
+
+
+def waiting(web: str) -> bool:
+    runs = ask(f"{web}/api/v1alpha1/runs?namespace={TEAM}")["items"]
+    return [it["outcome"] for it in runs] == ["Waiting"]
+
+
+def succeeded(web: str) -> list[Any]:
+    runs = ask(f"{web}/api/v1alpha1/runs?namespace={TEAM}")["items"]
+    return [it for it in runs if it["outcome"] == "Succeeded"]
+
+
+def is_served(web: str) -> bool:
+    try:
+        items = ask(f"{web}/api/v1alpha1/scripts")["items"]
+    except OSError:
+        return False
+    return any(is_ready(it) for it in items)
+
+
 @pytest.mark.parametrize(("qos", "again"), [("AtLeastOnce", True), ("AtMostOnce", False)])
 def test_a_run_whose_controller_is_killed_while_it_waits_starts_again_if_its_qos_says_so(
     tmp_path: Path,
@@ -147,23 +198,16 @@ def test_a_run_whose_controller_is_killed_while_it_waits_starts_again_if_its_qos
     def runs() -> Any:
         return ask(f"{web}/api/v1alpha1/runs?namespace={TEAM}")["items"]
 
-    def ready() -> bool:
-        try:
-            items = ask(f"{web}/api/v1alpha1/scripts")["items"]
-        except OSError:
-            return False
-        return any(is_ready(it) for it in items)
-
     controller.start()
     try:
         with executor(f"127.0.0.1:{grpc}", tmp_path / "executor.log"):
-            wait_until(ready, what="it is ready")
+            wait_until(lambda: is_served(web), what="it is ready")
             hook = f"{web}/api/v1alpha1/webhook?namespace={TEAM}&name=opener"
             first = ask(hook, method="POST", body={"open": True, "qos": 2})["runId"]
-            wait_until(lambda: [it["outcome"] for it in runs()] == ["Waiting"], what="it waits")
+            wait_until(lambda: waiting(web), what="it waits")
             controller.kill()
             controller.start()
-            wait_until(ready, what="it is ready again")
+            wait_until(lambda: is_served(web), what="it is ready again")
             second = ask(hook, method="POST", body={"open": True, "qos": 2})["runId"]
             expected = {first, second} if again else {second}
             wait_until(
