@@ -6,7 +6,8 @@ import asyncio
 import errno
 import socket
 import ssl
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -32,10 +33,17 @@ _NAMED = {
 _LITERAL = frozenset({Reach.LOOPBACK, Reach.SHARED})
 
 
+# Addresses of a name, as the system's own resolver gives them.
+Resolve: TypeAlias = Callable[[str, int, socket.AddressFamily], Awaitable[Sequence[str]]]
+
+
 class HttpOutbound:
     """Keeps the promises of `Outbound`."""
 
-    def __init__(self, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, *, deadline_seconds: float = DEADLINE_SECONDS, resolve: Resolve | None = None
+    ) -> None:
+        self._resolve = resolve or _resolve
         self._deadline = aiohttp.ClientTimeout(total=deadline_seconds)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
@@ -71,7 +79,7 @@ class HttpOutbound:
             self._sessions[scheme] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=CONNECTIONS,
-                    resolver=_JudgedResolver(_NAMED[scheme]),
+                    resolver=_JudgedResolver(_NAMED[scheme], self._resolve),
                     use_dns_cache=False,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -86,34 +94,40 @@ class HttpOutbound:
 class _JudgedResolver(AbstractResolver):
     """Names lead to where they may or nowhere; `localhost` to this machine."""
 
-    def __init__(self, allowed: frozenset[Reach]) -> None:
+    def __init__(self, allowed: frozenset[Reach], resolve: Resolve) -> None:
         self._allowed = allowed
+        self._resolve = resolve
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, family=family
-        )
+        found = await self._resolve(host, port, family)
         allowed = {Reach.LOOPBACK} if host == "localhost" else self._allowed
-        for *_, address in found:
-            if _reach(str(address[0])) not in allowed:
-                where = f"{host} leads to {address[0]}, {_reach(str(address[0]))}"
+        for address in found:
+            if _reach(address) not in allowed:
+                where = f"{host} leads to {address}, {_reach(address)}"
                 raise OSError(errno.EHOSTUNREACH, where)
         return [
             ResolveResult(
                 hostname=host,
-                host=str(address[0]),
+                host=address,
                 port=port,
-                family=kind,
-                proto=proto,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST,
             )
-            for kind, _, proto, _, address in found
+            for address in found
         ]
 
     async def close(self) -> None:
         """It holds nothing."""
+
+
+async def _resolve(host: str, port: int, family: socket.AddressFamily) -> Sequence[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, family=family
+    )
+    return [str(address[0]) for *_, address in found]
 
 
 def _judge_literal(url: URL) -> None:

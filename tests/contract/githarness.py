@@ -23,8 +23,8 @@ STATUS = "scriptops-status/edge"
 
 
 @contextlib.contextmanager
-def mirrors(folder: Path, *, size_limit: int = DEFAULT_SIZE_LIMIT) -> Iterator[GitMirrors]:
-    opened = GitMirrors(folder, clock=SystemClock(), size_limit=size_limit)
+def mirrors(folder: Path, **limits: int) -> Iterator[GitMirrors]:
+    opened = GitMirrors(folder, clock=SystemClock(), **limits)
     try:
         yield opened
     finally:

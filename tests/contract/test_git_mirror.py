@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.git import mirror as mirroring
 from reconciler.adapters.git import transport
 from reconciler.errors import SourceInvalid, SourceUnavailable
 from reconciler.ports.git import Remote, TreeDiff
@@ -350,8 +349,6 @@ def test_a_mirror_is_not_packed_again_for_what_is_too_young_to_go(
     """However fast statuses are pushed, and however much of what was is young."""
     if is_old:
         monkeypatch.setitem(transport._CONFIG, "gc.cruftPacks", "false")
-    # Some 500 small files are a crowd then, not 7,000.
-    monkeypatch.setattr(mirroring, "_CROWDED_FOLDER", 1)
 
     def held(pattern: str) -> set[Path]:
         return set((mirror_of(tmp_path / "data") / "objects").glob(pattern))
@@ -363,7 +360,8 @@ def test_a_mirror_is_not_packed_again_for_what_is_too_young_to_go(
         return len(held("??/*"))
 
     async def write() -> None:
-        with mirrors(tmp_path / "data") as opened:
+        # Some 500 small files are a crowd then, not 7,000.
+        with mirrors(tmp_path / "data", crowded=1) as opened:
             ref = opened.status_ref(remote_of(repository), STATUS)
 
             async def push(content: str, count: int = 1_000) -> None:

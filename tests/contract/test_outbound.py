@@ -120,16 +120,19 @@ def test_what_may_not_be_spoken_to_is_refused_before_anything_is_sent(url: str) 
         post(url)
 
 
-def test_a_name_for_this_machine_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def resolve(*_: object, **__: object) -> list[object]:
-        return [(2, 1, 6, "", ("127.0.0.1", 80))]
+def test_a_name_for_this_machine_leads_nowhere() -> None:
+    async def resolve(host: str, port: int, family: object) -> list[str]:
+        return ["127.0.0.1"]
 
-    async def speak(outbound: HttpOutbound) -> Reply:
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-        return await outbound.post(Request("https://inside.example.com/", {}, b""))
+    async def speak() -> Reply:
+        outbound = HttpOutbound(resolve=resolve)
+        try:
+            return await outbound.post(Request("https://inside.example.com/", {}, b""))
+        finally:
+            await outbound.close()
 
     with pytest.raises(ReceiverUnavailable, match=r"leads to 127\.0\.0\.1, this machine"):
-        spoken(speak)
+        asyncio.run(speak())
 
 
 def test_who_is_silent_or_absent_holds_nobody_up() -> None:

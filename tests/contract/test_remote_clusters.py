@@ -7,7 +7,6 @@ import base64
 import json
 import ssl
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -112,9 +111,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     http.server_close()
 
 
-def get(kubeconfig: str) -> Any:
+def get(kubeconfig: str, folder: Path | None = None) -> Any:
     async def ask() -> Any:
-        cluster = await RemoteClusters().open(kubeconfig, name="the kubeconfig")
+        cluster = await RemoteClusters(folder).open(kubeconfig, name="the kubeconfig")
         try:
             return await cluster.get(SCRIPTS, KEY)
         finally:
@@ -129,10 +128,9 @@ def test_a_token_is_brought_over_tls_that_is_checked(server: Server) -> None:
 
 
 def test_a_client_certificate_is_shown_and_its_key_left_in_no_file(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert get(server.kubeconfig(server.certificate))["metadata"] == {"name": "a"}
+    assert get(server.kubeconfig(server.certificate), tmp_path)["metadata"] == {"name": "a"}
     assert server.asked[-1] == ("certificate", None)
     assert list(tmp_path.iterdir()) == []
 

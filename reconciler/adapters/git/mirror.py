@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 # What git's own automatic maintenance takes for too many: 6,700 loose objects (27 in one of 256
 # folders) or 50 packs.
-_CROWDED_FOLDER = 27
+CROWDED_FOLDER = 27
 _CROWDED_PACKS = 50
 _LOCK_POLL_SECONDS = 0.02
 
@@ -67,7 +67,8 @@ class Mirror:
     `exclusive`, which also keeps out other processes on the same folder.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, *, crowded: int = CROWDED_FOLDER) -> None:
+        self._crowded = crowded
         self.path = folder / key
         self.is_damaged = False
         self.secrets_prefix = str(folder / f"{key}.secrets-")
@@ -146,7 +147,7 @@ class Mirror:
         """
         return await self._dispose(
             lambda: (
-                self._loose() - self._left > _CROWDED_FOLDER
+                self._loose() - self._left > self._crowded
                 or _count(self.path / "objects" / "pack") > 2 * _CROWDED_PACKS
             )
         )

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from reconciler.adapters.git import address as addresses
-from reconciler.adapters.git.mirror import Mirror
+from reconciler.adapters.git.mirror import CROWDED_FOLDER, Mirror
 from reconciler.adapters.git.notes import GitNotesRef
 from reconciler.adapters.git.source import GitSource
 from reconciler.adapters.git.status import GitStatusRef
@@ -33,8 +33,13 @@ class GitMirrors:
         clock: Clock,
         protocols: frozenset[str] = addresses.PROTOCOLS,
         size_limit: int = DEFAULT_SIZE_LIMIT,
+        crowded: int = CROWDED_FOLDER,
     ) -> None:
-        """Leave "file" out of `protocols` where those who give URLs may not read this machine."""
+        """Leave "file" out of `protocols` where those who give URLs may not read this machine.
+
+        More files than `crowded` in one folder of objects are packed.
+        """
+        self._crowded = crowded
         self._folder = folder.resolve()
         self._clock = clock
         self._protocols = protocols
@@ -111,7 +116,7 @@ class GitMirrors:
         if address.path is not None and address.path.is_relative_to(self._folder):
             raise SourceInvalid(f"{address} lies in scriptops's own data; give the repository")
         key = address.key
-        mirror = self._mirrors.get(key) or Mirror(self._folder, key)
+        mirror = self._mirrors.get(key) or Mirror(self._folder, key, crowded=self._crowded)
         transport = Transport(
             remote, address, size_limit=self._size_limit, secrets_prefix=mirror.secrets_prefix
         )

@@ -20,7 +20,13 @@ from reconciler.errors import Stalled
 
 
 class RemoteClusters:
-    """The client's own loader is not asked: it knows plugins, and leaves keys in files."""
+    """The client's own loader is not asked: it knows plugins, and leaves keys in files.
+
+    For a moment, one is in a file in `folder`; without it, where the system has such files.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
 
     async def open(self, kubeconfig: str, *, name: str) -> KubeCluster:
         config = kubeconfigs.judged(kubeconfig, name=name)
@@ -34,18 +40,18 @@ class RemoteClusters:
                 configuration.ca_cert_data = _decoded(cluster["certificate-authority-data"])
             if "token" in user:
                 configuration.api_key["BearerToken"] = f"Bearer {text(user.get('token')).strip()}"
-            return KubeCluster(Transport(_client(configuration, user)))
+            return KubeCluster(Transport(_client(configuration, user, self._folder)))
         except (binascii.Error, UnicodeDecodeError, ssl.SSLError, ValueError, TypeError):
             raise Stalled(
                 f"{name}: its certificates or keys cannot be read", reason="KubeConfigInvalid"
             ) from None
 
 
-def _client(configuration: Any, user: JsonObject) -> Any:
+def _client(configuration: Any, user: JsonObject, place: Path | None) -> Any:
     """OpenSSL reads the key from a file: there is one for that moment."""
     if "client-certificate-data" not in user or "token" in user:
         return ApiClient(configuration)
-    with TemporaryDirectory(prefix="scriptops-") as folder:
+    with TemporaryDirectory(prefix="scriptops-", dir=place) as folder:
         for field in ("cert", "key"):
             kind = "certificate" if field == "cert" else field
             file = Path(folder, field)
