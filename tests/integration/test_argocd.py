@@ -331,6 +331,10 @@ def test_action_tests_in_argo_cds_layout_pass(kind: str) -> None:
     assert done == {path.parent.name for path in folder.glob("*/action.lua")}
 
 
+def test_both_kinds_are_judged_by_one_text() -> None:
+    assert len({(CUSTOMIZATIONS / kind / "health.lua").read_text() for kind in KINDS}) == 1
+
+
 def test_the_config_map_is_made_of_these_files() -> None:
     """`python -m tests.support.argocd` writes it."""
     data = yaml.safe_load((DEPLOY / "argocd" / "argocd-cm.yaml").read_text())["data"]

@@ -1,9 +1,14 @@
--- Argo CD runs this without the libraries string and math.
+-- The same for Script and ScriptRepository: Argo CD reads one file for each kind, and none from another.
+-- It runs this without the libraries string and math.
+local SUSPENDED = {
+  Script = "Deployed; runs are suspended",
+  ScriptRepository = "Nothing is applied; what runs goes on running",
+}
 local health = { status = "Progressing", message = "Waiting for scriptops" }
 
 if obj.spec ~= nil and obj.spec.suspend == true then
   health.status = "Suspended"
-  health.message = "Deployed; runs are suspended"
+  health.message = SUSPENDED[obj.kind]
   return health
 end
 
