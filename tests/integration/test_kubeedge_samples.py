@@ -20,6 +20,7 @@ from reconciler.core.objects import ANNOTATION_CAUSE
 from reconciler.core.origins import Origin
 from reconciler.core.runs import RunId
 from reconciler.core.twins import DeviceRecord, Layout, decode_device
+from reconciler.errors import Conflict
 from tests.support import kubeedge
 from tests.support.kube import KubeServer
 
@@ -175,7 +176,24 @@ def test_a_sample_device_takes_a_desired_value_and_nothing_else_of_it_changes(
             await cluster.json_patch(
                 patch.resource, patch.key, patch.ops, field_manager="scriptops"
             )
-            return await cluster.get(patch.resource, patch.key)
+            written = await cluster.get(patch.resource, patch.key)
+            # Another run knows of this one, and one that does not know of it is too late.
+            again = desired.patch(decode_device(written), values, by=BY, forced=values)
+            assert any(op["op"] == "test" and "annotations" in str(op["path"]) for op in again.ops)
+            await cluster.json_patch(
+                again.resource, again.key, again.ops, field_manager="scriptops"
+            )
+            newer = desired.patch(
+                decode_device(written), values, by=replace(BY, at=2.0), forced=values
+            )
+            await cluster.json_patch(
+                newer.resource, newer.key, newer.ops, field_manager="scriptops"
+            )
+            with pytest.raises(Conflict):
+                await cluster.json_patch(
+                    newer.resource, newer.key, again.ops, field_manager="scriptops"
+                )
+            return written
         finally:
             await cluster.close()
 
