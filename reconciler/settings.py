@@ -135,6 +135,8 @@ class WebTls(BaseModel):
 class Settings(BaseModel):
     """Everything a controller is told. `data` need not exist yet; its parents neither.
 
+    `git_urls` are patterns of the addresses of repositories that are allowed; without any all are,
+    but with Kubernetes none that are on this machine.
     `registers` are the hosts (`host` or `host:port`) from which artifacts may be fetched; none by
     default. `register_config` has credentials for those that are OCI registries, as docker login
     writes them; with `register_keys` only what one of them signed there is taken. `network` are
@@ -183,6 +185,7 @@ class Settings(BaseModel):
     secrets: Path | None = None
     age_identity: Path | None = None
     grants: Path | None = None
+    git_urls: tuple[str, ...] = ()
     registers: frozenset[str] = frozenset()
     register_config: Path | None = None
     register_keys: tuple[Path, ...] = ()

@@ -250,6 +250,18 @@ Token = Annotated[
         help="Who you are, where the controller asks; with @ the file that holds it.",
     ),
 ]
+GitUrls = Annotated[
+    list[str],
+    typer.Option(
+        "--git-url",
+        metavar="PATTERN",
+        help=(
+            "Addresses of repositories that are allowed, `*` for any characters, as in "
+            "`https://git.example.org/*`. May be repeated. Without it all are, but on Kubernetes "
+            "none on the controller's own machine."
+        ),
+    ),
+]
 Registers = Annotated[
     list[str],
     typer.Option(

@@ -212,6 +212,7 @@ def controller(
     web_tls_cert: options.WebTlsCert = None,
     web_tls_key: options.TlsKey = None,
     insecure_listen: options.InsecureListen = False,
+    git_url: options.GitUrls = [],  # noqa: B006 - typer's spelling of "none given"
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
     register_config: options.RegisterConfig = None,
     register_key: options.RegisterKeys = [],  # noqa: B006 - as above
@@ -255,6 +256,7 @@ def controller(
         tls=_tls(tls_cert, tls_key, client_ca),
         web_tls=_web_tls(web_tls_cert, web_tls_key),
         insecure_listen=insecure_listen,
+        git_urls=tuple(git_url),
         registers=frozenset(allow_register),
         register_config=register_config,
         register_keys=tuple(register_key),

@@ -15,7 +15,7 @@ from reconciler import web
 from reconciler.adapters import cosign, kube
 from reconciler.adapters.age import Age
 from reconciler.adapters.evaluations import SqliteEvaluations
-from reconciler.adapters.git import LIBGIT2_VERSION, GitMirrors
+from reconciler.adapters.git import LIBGIT2_VERSION, Allowed, GitMirrors
 from reconciler.adapters.journal import SqliteJournal
 from reconciler.adapters.outbound import HttpOutbound
 from reconciler.adapters.recordings import SqliteRecordings
@@ -136,7 +136,9 @@ class Controller:
         ):
             self.metrics.store_objects.labels(kind).set_function(store.__len__)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.git = GitMirrors(settings.data / "git", clock=clock)
+        is_operators = settings.cluster is ClusterKind.EMBEDDED
+        urls = Allowed(urls=settings.git_urls, local=is_operators)
+        self.git = GitMirrors(settings.data / "git", clock=clock, allowed=urls)
         self.registry = DiskRegistry(settings.data / "registry")
         self.evaluations = SqliteEvaluations(settings.data / "evaluations.db")
         self.states = SqliteScriptStates(settings.data / "states.db")

@@ -112,7 +112,7 @@ def system(server: KubeServer, folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     grpc, web = free_port(), free_port()
     flags = (
-        *("--cluster", "kubernetes", "--kubeconfig", str(server.kubeconfig)),
+        *("--cluster", "kubernetes", "--kubeconfig", str(server.kubeconfig), "--git-url=*"),
         *("--data", str(folder / "data"), "--log-level", "warning"),
         *("--grpc", f"127.0.0.1:{grpc}", "--web", f"127.0.0.1:{web}"),
     )

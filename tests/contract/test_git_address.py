@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.adapters.git import address as addresses
-from reconciler.adapters.git.address import Address
+from reconciler.adapters.git.address import Address, Allowed
 from reconciler.core.urls import redact
 from reconciler.errors import SourceInvalid
 from reconciler.ports.git import Remote
@@ -55,11 +55,6 @@ def test_addresses_that_are_refused(url: str) -> None:
         addresses.parse(Remote(url))
 
 
-def test_a_protocol_that_the_operator_leaves_out_is_refused() -> None:
-    with pytest.raises(SourceInvalid, match="allowed are https"):
-        addresses.parse(Remote("/etc"), allowed=frozenset({"https"}))
-
-
 def test_secrets_go_before_what_the_url_says() -> None:
     remote = Remote("https://u:from-url@example.test/a", {"password": "from-secret"})
     assert addresses.parse(remote) == Address(
@@ -83,3 +78,39 @@ def test_a_path_is_followed_to_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     link, real = (addresses.parse(Remote(str(tmp_path / name))) for name in ("link", "real"))
     assert link == real
+
+
+HERE = ["/srv/rules", "file:///srv/rules", "http://127.0.0.1/a", "https://localhost/a"]
+HERE += [
+    "git://127.8.9.1/a",
+    "git@localhost:a",
+    "ssh://git@[::1]/a",
+    "https://[::ffff:127.0.0.1]/a",
+]
+
+
+@pytest.mark.parametrize("url", HERE)
+def test_who_may_not_read_this_machine_names_nothing_on_it(url: str) -> None:
+    with pytest.raises(SourceInvalid, match="on the machine of the controller"):
+        addresses.parse(Remote(url), allowed=Allowed(local=False))
+    assert addresses.parse(Remote(url), allowed=Allowed(urls=("*",), local=False))
+
+
+def test_what_an_operator_names_is_allowed_and_nothing_else() -> None:
+    allowed = Allowed(urls=("https://git.example.org/*", "git@git.example.org:*", "/srv/rules/*"))
+    for url in (
+        "https://GIT.example.org/team/rules.git",
+        "https://user@git.example.org:443/rules",
+        "git@git.example.org:team/rules",
+        "/srv/rules/../rules/a",
+    ):
+        assert addresses.parse(Remote(url), allowed=allowed)
+    for url in (
+        "https://git.example.org.evil.test/a",
+        "https://evil.test/https://git.example.org/a",
+        "https://git.example.org@evil.test/a",
+        "ssh://git@git.example.org/a",
+        "/srv/rules/../secret",
+    ):
+        with pytest.raises(SourceInvalid, match="--git-url"):
+            addresses.parse(Remote(url), allowed=allowed)

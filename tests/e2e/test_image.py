@@ -87,7 +87,7 @@ def test_controller_and_executor_deploy_to_a_cluster(
     api = f"/apis/hit.edu.cn/v1alpha1/namespaces/{namespace}"
     kube.request("POST", f"{api}/scriptrepositories", repository)
     controller = ["scriptops", "controller", "--cluster=kubernetes", "--kubeconfig=/work/kubeconfig",
-                  "--data=/work/data", f"--web={web}", f"--grpc={grpc}", "--mqtt="]  # fmt: skip
+                  "--data=/work/data", "--git-url=/work/*", f"--web={web}", f"--grpc={grpc}", "--mqtt="]  # fmt: skip
     logs = [tmp_path / name for name in ("controller.log", "executor.log")]
     with image.running(work, logs[0], *controller), image.running(work, logs[1], "executor", grpc):
         wait_until(

@@ -26,7 +26,10 @@ GROUP = "/apis/hit.edu.cn/v1alpha1"
 def controller(kube: KubeServer, tmp_path: Path) -> Iterator[ControllerProcess]:
     kube.apply_crds(sorted((ROOT / "deploy" / "crds").glob("*.yaml")))
     process = ControllerProcess(
-        tmp_path, "--cluster=kubernetes", f"--kubeconfig={kube.controller_kubeconfig}"
+        tmp_path,
+        "--cluster=kubernetes",
+        f"--kubeconfig={kube.controller_kubeconfig}",
+        "--git-url=*",
     )
     yield process
     if process.code is None:

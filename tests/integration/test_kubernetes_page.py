@@ -127,6 +127,7 @@ def test_a_stranger_comes_from_an_empty_cluster_to_a_running_rule(
             *pod(empty, tmp_path / "controller-tls", "scriptops-controller"),
             f"--kubeconfig={empty.controller_kubeconfig}",
             f"--data={tmp_path / 'data'}",
+            f"--git-url={git.path}",
             f"--web=127.0.0.1:{web}",
             f"--grpc=127.0.0.1:{grpc}",
         ],

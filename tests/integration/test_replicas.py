@@ -44,6 +44,7 @@ class Replicas:
         process = ControllerProcess(
             self.folder / str(number),
             "--cluster=kubernetes",
+            "--git-url=*",
             f"--kubeconfig={self.kube.controller_kubeconfig}",
             f"--leases={self.leases}",
             f"--lease-seconds={SECONDS}",

@@ -416,4 +416,10 @@ class ControllerProcess(Process):
 
 def kubernetes(kubeconfig: Path, **changes: Any) -> dict[str, Any]:
     """Settings of a controller for an API server."""
-    return {"cluster": ClusterKind.KUBERNETES, "kubeconfig": kubeconfig, **changes}
+    return {
+        "cluster": ClusterKind.KUBERNETES,
+        "kubeconfig": kubeconfig,
+        # Repositories of the tests are on this machine.
+        "git_urls": ("*",),
+        **changes,
+    }

@@ -6,6 +6,7 @@ all transport, as a child with a deadline. No file of a user or system configure
 
 from pygit2 import LIBGIT2_VERSION
 
+from reconciler.adapters.git.address import Allowed
 from reconciler.adapters.git.mirrors import GitMirrors
 
-__all__ = ["LIBGIT2_VERSION", "GitMirrors"]
+__all__ = ["LIBGIT2_VERSION", "Allowed", "GitMirrors"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from reconciler.core import addresses
 from reconciler.core.urls import redact
 from reconciler.errors import SourceInvalid
 from reconciler.ports.git import Remote
@@ -16,7 +19,6 @@ from reconciler.ports.git import Remote
 # are deployed, and read the password. git:// has the first fault and no password; who runs it in
 # a network of their own may have it. Helpers such as ext:: run commands and are never allowed.
 PROTOCOLS = frozenset({"https", "ssh", "git", "file"})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
 _SCP_LIKE = re.compile(r"(?:([^@/:]+)@)?([^@/:]+):(.+)")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
@@ -41,11 +43,37 @@ class Address:
         return self.url
 
 
-def parse(remote: Remote, *, allowed: frozenset[str] = PROTOCOLS) -> Address:
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Which addresses an operator allows. `urls` are patterns of whole addresses, as they are
+    shown, in which `*` stands for any characters.
+
+    Without any, all that is not on this machine, and what is where `local`: elsewhere whoever says
+    where a repository is may not be one who may read this machine.
+    """
+
+    urls: tuple[str, ...] = ()
+    local: bool = True
+
+    def require(self, remote: Remote, address: Address) -> None:
+        """Raises `SourceInvalid`."""
+        if self.urls:
+            if not any(fnmatchcase(str(address), pattern) for pattern in self.urls):
+                raise _invalid(remote, "is none of those that an operator allows (--git-url)")
+        elif not self.local and (address.path is not None or _is_loopback(address)):
+            raise _invalid(
+                remote, "is on the machine of the controller; an operator can allow it (--git-url)"
+            )
+
+
+EVERYWHERE: Final = Allowed()
+
+
+def parse(remote: Remote, *, allowed: Allowed = EVERYWHERE) -> Address:
     """The address of `remote`, with the credentials of its secrets or, failing those, of its URL.
 
-    Raises `SourceInvalid` for a protocol that is not allowed and for whatever git could take for
-    an option or a command.
+    Raises `SourceInvalid` for an address or a protocol that is not allowed and for whatever git
+    could take for an option or a command.
     """
     url = remote.url.strip()
     if not url or url.startswith("-") or (_UNPRINTABLE.search(url) and "://" in url):
@@ -59,8 +87,9 @@ def parse(remote: Remote, *, allowed: frozenset[str] = PROTOCOLS) -> Address:
     else:
         address = _local(Path(url))
     protocol = address.protocol
-    if protocol not in allowed and not (protocol == "http" and _is_loopback(address.url)):
-        raise _invalid(remote, f"uses {protocol!r}; allowed are {', '.join(sorted(allowed))}")
+    if protocol not in PROTOCOLS and not (protocol == "http" and _is_loopback(address)):
+        raise _invalid(remote, f"uses {protocol!r}; allowed are {', '.join(sorted(PROTOCOLS))}")
+    allowed.require(remote, address)
     return address
 
 
@@ -124,8 +153,13 @@ def _local(path: Path) -> Address:
     return Address(protocol="file", url=str(real), path=real)
 
 
-def _is_loopback(url: str) -> bool:
-    return (urlsplit(url).hostname or "") in _LOOPBACK
+def _is_loopback(address: Address) -> bool:
+    """By its name; where a name leads is for who allows it to know."""
+    if "://" in address.url:
+        host = urlsplit(address.url).hostname or ""
+    else:
+        host = address.url.partition(":")[0].rpartition("@")[2]
+    return host == "localhost" or addresses.is_loopback(host)
 
 
 def _invalid(remote: Remote, problem: str) -> SourceInvalid:

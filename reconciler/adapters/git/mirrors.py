@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from reconciler.adapters.git import address as addresses
+from reconciler.adapters.git.address import EVERYWHERE, Allowed
 from reconciler.adapters.git.mirror import CROWDED_FOLDER, Mirror
 from reconciler.adapters.git.notes import GitNotesRef
 from reconciler.adapters.git.source import GitSource
@@ -31,18 +32,15 @@ class GitMirrors:
         folder: Path,
         *,
         clock: Clock,
-        protocols: frozenset[str] = addresses.PROTOCOLS,
+        allowed: Allowed = EVERYWHERE,
         size_limit: int = DEFAULT_SIZE_LIMIT,
         crowded: int = CROWDED_FOLDER,
     ) -> None:
-        """Leave "file" out of `protocols` where those who give URLs may not read this machine.
-
-        More files than `crowded` in one folder of objects are packed.
-        """
+        """More files than `crowded` in one folder of objects are packed."""
         self._crowded = crowded
         self._folder = folder.resolve()
         self._clock = clock
-        self._protocols = protocols
+        self._allowed = allowed
         self._size_limit = size_limit
         self._mirrors: dict[str, Mirror] = {}
         self._users: dict[str, int] = {}
@@ -112,7 +110,7 @@ class GitMirrors:
         self._users.clear()
 
     def _upstream(self, remote: Remote) -> tuple[Upstream, str]:
-        address = addresses.parse(remote, allowed=self._protocols)
+        address = addresses.parse(remote, allowed=self._allowed)
         if address.path is not None and address.path.is_relative_to(self._folder):
             raise SourceInvalid(f"{address} lies in scriptops's own data; give the repository")
         key = address.key
