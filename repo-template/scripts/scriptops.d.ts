@@ -49,6 +49,11 @@ declare const Device: {
     qos: 1 | 2,
     options?: { force?: boolean; timeout?: number },
   ): Promise<Committed>;
+  commitDevice(
+    name: keyof WritableDevices,
+    qos: 0 | 1 | 2,
+    options?: { force?: boolean; timeout?: number },
+  ): Promise<Committed | undefined>;
 };
 
 /** How far a commit got; less than was asked for has a `code`, and a `message` that says what is missing. */

@@ -352,6 +352,21 @@ def test_a_run_of_at_least_once_starts_again_when_its_controller_ends_while_it_w
     finish(check())
 
 
+def test_what_another_replica_leads_by_now_is_not_gone_on_with():
+    async def check() -> None:
+        rig = Rig()
+        async with rig.running():
+            executor, key = await paused(rig)
+            rig.dispatcher.let_go(SCRIPT)
+            await switched(rig)
+            await rig.clock.advance(60)
+            assert rig.sessions.runs(executor) == [key]
+            assert (rig.dispatcher.in_flight, rig.runs.get(key.run_id)) == (0, None)
+            assert rig.metric("redrives_total") == 0
+
+    finish(check())
+
+
 def test_the_script_may_go_while_a_run_of_it_waits():
     async def check() -> None:
         rig = Rig()
