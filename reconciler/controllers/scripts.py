@@ -33,6 +33,7 @@ from reconciler.core.scripts import (
     LastRun,
     RunFacts,
     ScriptRecord,
+    is_told_to_loop,
     is_transition,
     loaded_digests,
     ready_digest,
@@ -203,9 +204,14 @@ class Scripts:
         return record is not None and record.uid == uid
 
     def looped(self, key: ObjectKey, uid: str, message: str) -> None:
-        """A chain of runs was broken at it."""
-        self._looping[uid] = message
-        self.loop.add(key)
+        """A chain of runs was broken at it; told once, however often it happens."""
+        record = self._world.scripts.get(key)
+        if record is None or record.uid != uid or uid in self._looping:
+            return
+        told = self._statuses.latest(key, uid, record.status).conditions
+        if not any(is_told_to_loop(it, record.generation) for it in told):
+            self._looping[uid] = message
+            self.loop.add(key)
 
     def run_finished(self, key: ObjectKey, uid: str, last: LastRun, *, outranked: str = "") -> None:
         """Take the result of a run into the status; those of an earlier object are dropped.

@@ -191,7 +191,7 @@ def status_of(
     others: dict[str, tuple[ConditionStatus, str, str]] = {
         c.type: (c.status, c.reason, c.message)
         for c in live.conditions
-        if c.type == RUNS_SUCCEEDING or _is_told(c, record.generation)
+        if c.type == RUNS_SUCCEEDING or is_told_to_loop(c, record.generation)
     }
     if looping:
         others.setdefault(LOOPING, ("True", "Loop", looping))
@@ -220,7 +220,8 @@ def status_of(
     )
 
 
-def _is_told(condition: Condition, generation: int) -> bool:
+def is_told_to_loop(condition: Condition, generation: int) -> bool:
+    """Whether it is said of this very spec that it is part of a circle."""
     return condition.type == LOOPING and condition.observed_generation == generation
 
 
