@@ -133,8 +133,14 @@ class _Store:
     """Images and containers of one session, apart from those of the machine."""
 
     def __init__(self, folder: Path) -> None:
-        self._buildah = ["buildah", f"--root={folder / 'images'}", f"--runroot={folder / 'run'}",
-                         "--storage-driver=vfs"]  # fmt: skip
+        self._buildah = ["buildah", f"--root={folder / 'images'}", f"--runroot={folder / 'run'}"]
+        # Layers over each other where the kernel lets us, else copies of them.
+        driver = "--storage-driver=overlay"
+        asked = subprocess.run([*self._buildah, driver, "info"], capture_output=True, check=False)
+        if asked.returncode:
+            driver = "--storage-driver=vfs"
+            shutil.rmtree(folder / "images", ignore_errors=True)
+        self._buildah.append(driver)
 
     def run(self, *arguments: str) -> str:
         """What it printed; fails with what it complained of."""
