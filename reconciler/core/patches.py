@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from reconciler.core.objects import Json, JsonObject
 
 
+# The same few properties are written again and again.
+@lru_cache(maxsize=4096)
 def pointer(*path: str | int) -> str:
     """A JSON pointer (RFC 6901); `~` and `/` inside a part are escaped."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)

@@ -155,7 +155,9 @@ class Load(asyncio.Protocol):
 
     async def paced(self, side: str, count: int, rate: float) -> None:
         """`count` messages at even times, whether the ones before were answered or not."""
-        done = self._begin(side)
+        self._begin(side)
+        # Until all are sent there are moments at which none is waited for.
+        self._done = None
         loop = asyncio.get_running_loop()
         began = loop.time()
         for number in range(count):
@@ -163,7 +165,8 @@ class Load(asyncio.Protocol):
                 await asyncio.sleep(pause)
             self._transport.write(self._ask(self._idle.popleft()))
         if self._waiting:
-            await asyncio.wait_for(done, PATIENCE)
+            self._done = loop.create_future()
+            await asyncio.wait_for(self._done, PATIENCE)
 
     @property
     def took(self) -> Sequence[float]:
