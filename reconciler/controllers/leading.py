@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from math import inf
 from typing import Final, TypeVar
 
 from reconciler.controllers.metrics import Metrics
@@ -25,6 +26,8 @@ AGAIN_SECONDS: Final = 1.0
 # Added to each rest of who does not lead, as a share of it at most: candidates that began together
 # do not go on together.
 JITTER: Final = 0.5
+# Rests before a renewal was seen in which its writer may not have been at work any more.
+MARGIN: Final = 3.0
 
 
 class Leadership:
@@ -110,6 +113,9 @@ class Leading(Leadership):
         self._preparing: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._told = [""] * shards
+        # When whoever led before was surely there, and when we were ourselves.
+        self._unled_since = [-inf] * shards
+        self._lost_at = [-inf] * shards
         self._shard_of: dict[str, int] = {}
         # Set by `main`.
         self.prepare: Callable[[int, int], Awaitable[None]] = _ready
@@ -146,6 +152,10 @@ class Leading(Leadership):
                 yield
         except TimeoutError as error:
             raise NotLeading(f"namespace {namespace} was lost while it was written to") from error
+
+    def unled_since(self, shard: int) -> float:
+        """When somebody surely led before we did, by our monotonic clock."""
+        return self._unled_since[shard]
 
     # The campaign.
 
@@ -192,6 +202,8 @@ class Leading(Leadership):
         wish = machine.wanted(self._states[shard], asked_at)
         if wish is None:
             return
+        if left <= 0:
+            self._unled_since[shard] = self._last_led(shard)
         seconds = left if left > 0 else self._timing.renew
         try:
             written = await self._within(seconds, self._leases.write(name, wish))
@@ -202,6 +214,15 @@ class Leading(Leadership):
         else:
             now = self._clock.monotonic()
             self._states[shard] = machine.wrote(self._states[shard], written, asked_at, now)
+
+    def _last_led(self, shard: int) -> float:
+        state = self._states[shard]
+        if state.lease is None:
+            return -inf
+        if state.lease.holder == state.me:
+            return self._lost_at[shard]
+        # It was renewed, or let go, up to a rest before that was seen; and it is let go last.
+        return state.seen_at - MARGIN * self._timing.retry
 
     async def _read(self, shard: int) -> None:
         left = self._left(shard)
@@ -258,6 +279,7 @@ class Leading(Leadership):
 
     def _lose(self, shard: int) -> None:
         epoch = self._led.pop(shard)
+        self._lost_at[shard] = self._clock.monotonic()
         self._metrics.shards_led.set(len(self._led))
         log.info("shard lost", extra={"shard": shard, "epoch": epoch})
         self.on_lost(shard)

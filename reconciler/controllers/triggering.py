@@ -84,6 +84,9 @@ class Triggering:
         self._leadership = leadership
         self._evaluated = dict(evaluations.load())
         self.ledger = Ledger()
+        # What devices reported before changes that whoever led before us may have missed. A Script
+        # that is adopted counts as run for these values, not for the present ones.
+        self.before: Mapping[ObjectKey, Mapping[str, str]] = {}
         # Told of each Script for which something may become due by the clock, or not any more.
         self.on_due: Callable[[ObjectKey], None] = _nobody_asks
         self._following = Following(limits, clock)
@@ -125,6 +128,8 @@ class Triggering:
             self._catch_up(subscription)
             return
         seen = self._seen[subscription.uid] = self._present(subscription)
+        if known is None and adopt:
+            seen.update(self._unseen(subscription))
         self._begin(subscription)
         if subscription.run_on_deploy and not (adopt and known is None):
             if known is None:
@@ -137,6 +142,12 @@ class Triggering:
             self._begin(subscription)
         self._remember(subscription)
         self._catch_up(subscription)
+
+    def _unseen(self, subscription: Subscription) -> dict[str, Mapping[str, str]]:
+        """What its devices reported before they changed while nobody may have run it."""
+        namespace = subscription.key.namespace
+        found = ((name, self.before.get(ObjectKey(namespace, name))) for name in subscription.reads)
+        return {name: values for name, values in found if values is not None}
 
     def unsubscribe(self, script: ObjectKey) -> None:
         """Start no more runs of it; what it was run for stays known."""

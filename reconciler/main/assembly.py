@@ -128,6 +128,7 @@ class Controller:
         self.metrics = Metrics(self._registry_of_metrics)
         self.leadership = replicas.leadership(settings, cluster, clock, self.metrics)
         self.peers = replicas.peers(settings)
+        self.meanwhile = replicas.meanwhile(settings, self.leadership, clock)
         for kind, store in (
             ("Script", self.world.scripts),
             ("ScriptRepository", self.world.repositories),
@@ -393,7 +394,7 @@ class Controller:
     def _share(self) -> None:
         """Lead what others do not, where there are others."""
         leading = self.leadership
-        if isinstance(leading, Leading):
+        if isinstance(leading, Leading) and self.meanwhile is not None:
             hand_over = replicas.HandOver(
                 leading=leading,
                 world=self.world,
@@ -402,7 +403,9 @@ class Controller:
                 commit_statuses=self.commit_statuses,
                 status_notes=self.status_notes,
                 mqtt_triggers=self.mqtt_triggers,
+                meanwhile=self.meanwhile,
             )
+            self.triggering.before = self.meanwhile.missed
             for shard in range(self.settings.shards):
                 # What this process finds on its disk is of a time before.
                 hand_over.lost(shard)
@@ -511,9 +514,17 @@ class Controller:
             self.committing.changed(delta.key)
             if delta.new is not None:
                 self.writer.caught_up(delta.new)
-                record = self.writer.current(delta.key)
-                if record is not None:
-                    self.triggering.device_changed(record)
+                self._reported(delta.key)
+            elif self.meanwhile is not None:
+                self.meanwhile.gone(delta.key)
+
+    def _reported(self, device: ObjectKey) -> None:
+        # What is reported may come before what our own write has made of the Device.
+        record = self.writer.current(device)
+        if record is not None:
+            if self.meanwhile is not None:
+                self.meanwhile.changed(record)
+            self.triggering.device_changed(record)
 
     def _models_changed(self, deltas: Sequence[Delta[ModelRecord]]) -> None:
         for delta in deltas:
@@ -522,10 +533,7 @@ class Controller:
     def _device_statuses_changed(self, deltas: Sequence[Delta[DeviceStatusRecord]]) -> None:
         for delta in deltas:
             self.committing.changed(delta.key)
-            # What is reported may come before what our own write has made of the Device.
-            record = self.writer.current(delta.key)
-            if record is not None:
-                self.triggering.device_changed(record)
+            self._reported(delta.key)
 
     async def _flush(self) -> None:
         while True:

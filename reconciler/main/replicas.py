@@ -11,6 +11,7 @@ from reconciler.adapters import kube
 from reconciler.adapters.peers import HttpPeers
 from reconciler.controllers.commitstatuses import CommitStatuses
 from reconciler.controllers.leading import Leadership, Leading
+from reconciler.controllers.meanwhile import Meanwhile
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.mqtttriggers import MqttTriggers
 from reconciler.controllers.repositories import Repositories
@@ -65,6 +66,14 @@ def address(settings: Settings, web: Address) -> str:
     return f"{scheme}://{Address(host, web.port)}"
 
 
+def meanwhile(settings: Settings, leadership: Leadership, clock: Clock) -> Meanwhile | None:
+    """What is to be remembered of devices, where another may lead after us or before."""
+    if settings.leases is None:
+        return None
+    # From the last renewal that was seen to the end of the lease, and what may be added to both.
+    return Meanwhile(clock, shard_of=leadership.shard, seconds=3 * settings.lease_seconds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandOver:
     """What begins and ends with the leadership of a shard: all that writes, and all that runs."""
@@ -76,8 +85,10 @@ class HandOver:
     commit_statuses: CommitStatuses
     status_notes: StatusNotes
     mqtt_triggers: MqttTriggers | None
+    meanwhile: Meanwhile
 
     def gained(self, shard: int) -> None:
+        self.meanwhile.begin(shard, since=self.leading.unled_since(shard))
         for repository in self._repositories(shard):
             self.repositories.gained(repository.key)
         for script in self._scripts(shard):
@@ -86,6 +97,7 @@ class HandOver:
                 self.mqtt_triggers.changed(Delta(script.key, None, script))
 
     def lost(self, shard: int) -> None:
+        self.meanwhile.end(shard)
         for script in self._scripts(shard):
             self.scripts.lost(script)
             if self.mqtt_triggers is not None:
