@@ -49,10 +49,10 @@ class Pauses:
     ) -> None:
         """`deadline` is until when an executor has to take a run that can go on."""
         self._clock = clock
-        self._metrics = metrics
         self._wake = wake
         self._deadline = deadline
         self._paused: dict[RunId, _Paused] = {}
+        metrics.runs_paused.set_function(self.__len__)
         # UIDs of Scripts whose runs were seen to wait.
         self._patient: set[str] = set()
         # Set by `main`.
@@ -90,7 +90,6 @@ class Pauses:
         paused = _Paused(flight, pause.commits, self._clock.now())
         self._paused[flight.run.key.run_id] = paused
         paused.task = asyncio.get_running_loop().create_task(self._bring(paused, left))
-        self._metrics.runs_paused.set(len(self._paused))
         return True
 
     async def _bring(self, paused: _Paused, seconds: float) -> None:
@@ -126,7 +125,6 @@ class Pauses:
             activation = with_replies(flight.activation, flight.replies)
             dispatch = Dispatch(ref, ((flight.run.key, activation),), waited_ms=flight.waited_ms)
             taken.append((flight, dispatch))
-        self._metrics.runs_paused.set(len(self._paused))
         return taken
 
     def overdue(self, now: float) -> list[InFlight]:

@@ -107,6 +107,7 @@ def test_a_run_that_waits_is_shown_with_what_it_waits_for():
             assert told["message"] == "it waits for fan (qos 2) since 2023-11-14T22:13:20Z"
             assert rig.operations.runs(script="thermostat", limit=1) == [told]
             assert rig.operations.runs(script="other") == []
+            assert rig.metric("runs_paused") == 1
             explained = rig.operations.explain(SCRIPT)
             assert (explained["inFlight"], explained["paused"]) == (
                 1,
@@ -115,6 +116,7 @@ def test_a_run_that_waits_is_shown_with_what_it_waits_for():
             await switched(rig)
             rig.sessions.answer(executor, ok(key))
             await rig.clock.settle()
+            assert rig.metric("runs_paused") == 0
             [ended] = rig.operations.runs()
             assert ended["outcome"] == "Succeeded"
 
