@@ -92,7 +92,11 @@ class Dependencies:
             found = self._world.scripts.get(key)
             if _is_ready(found):
                 continue
-            why = "is not ready" if found is not None else "does not exist"
+            if key.namespace != record.key.namespace:
+                # Whoever may create Scripts here is not told what there is elsewhere.
+                why = "is not ready, or does not exist"
+            else:
+                why = "is not ready" if found is not None else "does not exist"
             raise Waiting(
                 f"it depends on Script {key}, which {why}",
                 reason="DependencyNotReady",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -111,6 +111,7 @@ def record(
     repository: str = "r1",
     ready: bool = False,
     namespace: str = "team",
+    depends: Sequence[Mapping[str, str]] = (),
     **more: object,
 ) -> ScriptRecord:
     key = ObjectKey(namespace, name)
@@ -133,7 +134,7 @@ def record(
                 **applied_by(repository),
                 **more,
             },
-            "spec": {"manifest": spec()["manifest"], "wave": wave},
+            "spec": {"manifest": spec()["manifest"], "wave": wave, "dependsOn": depends},
             "status": {"observedGeneration": 1, "conditions": conditions, "digest": "sha256:1"},
         }
     )
@@ -220,6 +221,18 @@ def test_whoever_writes_a_label_in_another_namespace_holds_nobody_up():
     assert crowd.see(record("granted", namespace="lab")) == {"waits"}
     with pytest.raises(Waiting, match="Script lab/granted of wave 0"):
         crowd.dependencies.require(waits)
+
+
+def test_of_another_namespace_nobody_is_told_what_exists():
+    crowd = Crowd()
+    crowd.see(record("there", namespace="stranger"))
+    why = set()
+    for name in ("there", "nowhere"):
+        waits = record("waits", depends=[{"namespace": "stranger", "name": name}])
+        with pytest.raises(Waiting) as caught:
+            crowd.dependencies.require(waits)
+        why.add(str(caught.value).replace(name, "it"))
+    assert why == {"it depends on Script stranger/it, which is not ready, or does not exist"}
 
 
 def test_a_label_alone_holds_nobody_up():
