@@ -138,8 +138,10 @@ def test_a_device_that_gets_a_second_writer_is_a_warning(scriptops, repository):
             "lost": [],
         }
     ]
-    assert [(it.reason, it.severity, it.path) for it in made.findings] == [
-        ("writer-gained", "warning", "manifests/rules/night.yaml")
+    assert sorted((it.reason, it.severity, it.path) for it in made.findings) == [
+        ("several-writers", "warning", "manifests/rules/night.yaml"),
+        ("several-writers", "warning", "manifests/rules/thermostat.yaml"),
+        ("writer-gained", "warning", "manifests/rules/night.yaml"),
     ]
     assert (made.summary.created, made.summary.artifacts) == (1, 1)
     assert [(it.name, it.why) for it in made.runs] == [("night", "created")]
