@@ -25,7 +25,10 @@ FUZZ_SECONDS ?= 600
 # How many processes are killed.
 CHAOS_ROUNDS ?= 1000
 
-.PHONY: help demo test fuzz chaos patchgap verify generate web bundles bench clean
+# How long it is worked.
+SOAK_SECONDS ?= 3600
+
+.PHONY: help demo test fuzz chaos soak patchgap verify generate web bundles bench clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,7 +45,11 @@ fuzz: .venv/.dev ## Feed what reads strangers' bytes; FUZZ_SECONDS=600 for each
 
 chaos: .venv/.dev ## Kill controllers and executors; CHAOS_ROUNDS=1000, CHAOS_SEED=6
 	tests/support/setup.sh
-	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest tests/chaos $(ARGS)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest tests/chaos/test_chaos.py $(ARGS)
+
+soak: .venv/.dev ## Work for an hour and see what stays; SOAK_SECONDS=3600
+	tests/support/setup.sh
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/chaos/test_soak.py $(ARGS)
 
 patchgap: .venv/.dev ## Warn of engines whose newer release is a month old (asks pypi.org)
 	$(BIN)/python -m tests.support.patchgap

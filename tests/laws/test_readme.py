@@ -88,7 +88,7 @@ def test_make_help_names_every_target_that_is_for_people():
     )
     named = [line.split()[1] for line in made.stdout.splitlines()]
     assert named == [
-        *("help", "demo", "test", "fuzz", "chaos", "patchgap", "verify"),
+        *("help", "demo", "test", "fuzz", "chaos", "soak", "patchgap", "verify"),
         *("generate", "web", "bundles", "bench", "clean"),
     ]
 
