@@ -343,6 +343,31 @@ def test_result_of_another_executor_does_not_count():
     finish(check())
 
 
+def test_runs_that_another_replica_leads_by_now_count_no_more():
+    async def check() -> None:
+        bench = Bench()
+        async with bench.running():
+            bench.put(runnable())
+            executor = bench.sessions.connect(credit=10)
+            lost = bench.request(2)
+            await bench.settle()
+            bench.rig.queue.drop(SCRIPT)
+            bench.dispatcher.let_go(SCRIPT)
+            assert bench.dispatcher.in_flight == 0
+            bench.sessions.answer(executor, *(ok(key(it)) for it in lost))
+            await bench.settle()
+            assert (bench.finished, bench.stale) == ([], 2)
+            # It is led here again.
+            bench.put(runnable())
+            [run_id] = bench.request()
+            await bench.settle()
+            bench.sessions.answer(executor, ok(key(run_id)))
+            await bench.settle()
+            assert bench.finished == [(run_id, SUCCEEDED)]
+
+    finish(check())
+
+
 # Executors that go.
 
 

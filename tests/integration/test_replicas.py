@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import signal
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import kubeedge
+from tests.support.faultywire import Fault, faulty
 from tests.support.gitserver import Repository
 from tests.support.kinds import DEVICE_CRDS
 from tests.support.kube import KubeServer, wait_until
@@ -55,9 +56,11 @@ class Replicas:
         self.controllers.append(process)
         return process
 
-    def pair(self, *options: str) -> tuple[ControllerProcess, ControllerProcess]:
+    def pair(
+        self, *options: str, first_only: tuple[str, ...] = ()
+    ) -> tuple[ControllerProcess, ControllerProcess]:
         """The first leads, the second does not; both have the executor."""
-        first = self.begin(*options)
+        first = self.begin(*options, *first_only)
         assert self.led() is first
         second = self.begin(*options)
         addresses = [str(it.serving()["grpc"]) for it in self.controllers]
@@ -201,7 +204,7 @@ def test_only_who_leads_writes_and_the_other_has_the_artifacts_all_the_same(
         first, second = replicas.pair()
         deploy(kube, team, git)
         second_has = f"{second.web}/registry/{team}/rules"
-        wait_until(lambda: "relay" in str(ask_softly(second_has)), what="it is published there too")
+        wait_until(lambda: "relay" in str(softly(ask, second_has)), what="it is published there")
         manifest = documents(relay()).replace(b"1.0.0", b"1.0.1")
         git.commit({"scripts/relay/1.0.1.js": RELAY, "manifests/relay.yaml": manifest})
         for process in (first, second):
@@ -219,13 +222,6 @@ def test_only_who_leads_writes_and_the_other_has_the_artifacts_all_the_same(
         assert len(written) == len(set(written))
     assert runs(second, team) == []
     assert '"message":"revision applied"' not in second.output
-
-
-def ask_softly(url: str) -> Any:
-    try:
-        return ask(url)
-    except (OSError, http.client.HTTPException):
-        return None
 
 
 def test_a_webhook_may_come_to_any_of_them(replicas: Replicas, team: str, git: Repository) -> None:
@@ -274,3 +270,35 @@ def test_a_leader_that_was_paused_writes_nothing_when_it_goes_on(
     assert runs(first, team) == ["Deployed", "ReadChange"]
     # Every value that it set is one that the leader of the time has set.
     assert DEVICES.desired(kube, team, "lamp", "power") == "true"
+
+
+def test_a_leader_that_is_cut_off_from_the_cluster_is_replaced_and_follows_when_it_is_back(
+    replicas: Replicas, team: str, git: Repository, tmp_path: Path
+) -> None:
+    kube = replicas.kube
+    with faulty(kube.port) as wire:
+        text = kube.controller_kubeconfig.read_text()
+        far = tmp_path / "far.kubeconfig"
+        far.write_text(text.replace(f":{kube.port}", f":{wire.port}"))
+        first, second = replicas.pair(first_only=(f"--kubeconfig={far}",))
+        deploy(kube, team, git)
+        open_door(kube, team, "true")
+        wire.set(Fault.SWALLOW)
+        open_door(kube, team, "false")
+        assert replicas.led() is second
+        first.says('"message":"shard lost"')
+        epoch = replicas.lease()["spec"]["leaseTransitions"]
+        wire.set(Fault.NONE)
+        open_door(kube, team, "true")
+        # It hears of the cluster again, and hands on what it is asked.
+        assert wait_until(lambda: softly(triggered, first, team), what="it answers") == "Succeeded"
+        assert replicas.led() is second
+        assert replicas.lease()["spec"]["leaseTransitions"] == epoch
+        assert runs(first, team) == ["Deployed", "ReadChange"]
+
+
+def softly(work: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return work(*given)
+    except (OSError, http.client.HTTPException):
+        return None
