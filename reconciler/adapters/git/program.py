@@ -28,6 +28,11 @@ _GRACE_SECONDS = 2.0
 _MEMORY_KIB = 512 * 1024
 # What git says then, and not the server.
 _NO_MEMORY = re.compile(r"^fatal: out of memory", re.IGNORECASE | re.MULTILINE)
+# Of the child that writes a pack git says only this when a limit has ended it; of whatever else may
+# happen to it, that child speaks itself before.
+_CUT_OFF = re.compile(
+    r"\A(?!.*^(?:error|fatal): (?!fetch-pack)).*invalid index-pack output", re.DOTALL | re.MULTILINE
+)
 
 # The shell sets the limits before git starts, and with them those of all of git's own children.
 # Where an operator allows less memory already, that holds.
@@ -62,6 +67,7 @@ class Answer:
         return (
             self.code == -signal.SIGXFSZ
             or f"died of signal {int(signal.SIGXFSZ)}" in self.stderr
+            or (self.code != 0 and _CUT_OFF.search(self.stderr) is not None)
             or (self.code != 0 and _NO_MEMORY.search(self.stderr) is not None)
         )
 
