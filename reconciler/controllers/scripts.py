@@ -52,6 +52,8 @@ LOAD_PATIENCE = 0.5
 # Runs that end as the one before them are counted at once and told together: to reconcile a Script
 # takes as long as to run it, and its status is written every few seconds at most.
 COUNT_SECONDS = 1.0
+# Of those that are busy at the same time so many: each may take as long as a run.
+COUNTED_A_SECOND = 100
 # How soon an artifact is asked for again that could not be fetched.
 ARTIFACT_RETRY = timedelta(seconds=5)
 # How soon a register elsewhere is asked again for what a person has to mend: it tells nobody when
@@ -235,7 +237,8 @@ class Scripts:
         )
         before = facts.last.outcome if facts.last is not None else None
         self._untold.add(key)
-        self.loop.add_after(key, COUNT_SECONDS if last.outcome is before else 0)
+        pause = max(COUNT_SECONDS, len(self._untold) / COUNTED_A_SECOND)
+        self.loop.add_after(key, pause if last.outcome is before else 0)
 
     # The reconcile.
 

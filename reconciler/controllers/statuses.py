@@ -24,6 +24,7 @@ from reconciler.core.objects import (
     mapping,
     text,
 )
+from reconciler.core.pacing import Bucket, Rate
 from reconciler.core.scripts import ScriptRecord, decode_script
 from reconciler.core.store import is_older
 from reconciler.errors import (
@@ -39,10 +40,12 @@ from reconciler.ports.cluster import Cluster
 log = logging.getLogger(__name__)
 
 # One Script's transitions at most five times a second, its results and counters every five
-# seconds: 1,000 busy Scripts are then 200 PATCHes a second, a quarter of what a small API server
-# takes.
+# seconds. 1,000 busy Scripts would then be 200 PATCHes a second, a quarter of what a small API
+# server takes, and as much work as their runs: where more are busy than can be told of at the rate
+# below, each is told of more rarely.
 TRANSITION_INTERVAL = 0.2
 RESULTS_INTERVAL = 5.0
+RESULTS = Rate(50.0, 250)
 # A transition waits this long for what comes with it: a Script that becomes Ready has its first
 # run a few milliseconds later, and one PATCH then says both.
 SETTLE = 0.1
@@ -102,6 +105,9 @@ class ScriptStatuses:
         self._clock = clock
         self._metrics = metrics
         self._objects: dict[ObjectKey, _Object] = {}
+        # Those whose results have their turn to come.
+        self._in_turn: set[ObjectKey] = set()
+        self._results = Bucket(RESULTS, now=clock.monotonic())
         self.loop: KeyLoop[ObjectKey] = KeyLoop(
             "ScriptStatus", self._write_in_turn, clock=clock, metrics=metrics, workers=WORKERS
         )
@@ -126,9 +132,15 @@ class ScriptStatuses:
         known.wanted = status
         if known.written == status:
             return
+        now, turn = self._clock.monotonic(), 0.0
         interval = TRANSITION_INTERVAL if transition else RESULTS_INTERVAL
-        due = known.written_at + interval - self._clock.monotonic()
-        self.loop.add_after(key, max(due, self._pause(known), SETTLE))
+        if not transition:
+            if key in self._in_turn:
+                return
+            self._in_turn.add(key)
+            turn = self._results.take(now)
+        due = known.written_at + interval - now
+        self.loop.add_after(key, max(due, turn, self._pause(known), SETTLE))
 
     def seen(self, record: ScriptRecord) -> None:
         """The watch brought an object; if it has not the status that we gave it, it will."""
@@ -146,6 +158,7 @@ class ScriptStatuses:
 
     def forget(self, key: ObjectKey) -> None:
         self._objects.pop(key, None)
+        self._in_turn.discard(key)
 
     async def flush(self) -> None:
         """Write what waits for its time, as far as the cluster answers."""
@@ -163,6 +176,7 @@ class ScriptStatuses:
             return await self._write(key)
 
     async def _write(self, key: ObjectKey) -> Result:
+        self._in_turn.discard(key)
         known = self._objects.get(key)
         if known is None or known.written == known.wanted:
             return Result()

@@ -10,7 +10,12 @@ import pytest
 
 from reconciler.api.meta import Condition
 from reconciler.api.script import ScriptStatus
-from reconciler.controllers.statuses import RESULTS_INTERVAL, SETTLE, TRANSITION_INTERVAL
+from reconciler.controllers.statuses import (
+    RESULTS,
+    RESULTS_INTERVAL,
+    SETTLE,
+    TRANSITION_INTERVAL,
+)
 from reconciler.core.objects import SCRIPTS, ObjectKey
 from reconciler.core.scripts import ScriptRecord, decode_script
 from reconciler.errors import ClusterUnavailable, Forbidden
@@ -290,5 +295,24 @@ def test_what_we_wrote_ourselves_is_never_taken_for_another_s():
                 bench.statuses.seen(record)
             await bench.advance(RESULTS_INTERVAL)
             assert bench.patches == 3
+
+    finish(check())
+
+
+def test_many_that_are_busy_are_told_of_less_often():
+    many = [ObjectKey("default", f"busy-{number}") for number in range(2 * RESULTS.burst)]
+
+    async def check() -> None:
+        bench = Bench()
+        live = [decode_script(await bench.rig.script(key)) for key in many]
+        async with bench.running():
+            for runs in range(1, 21):
+                for it in live:
+                    status = ran(runs)
+                    bench.statuses.want(it.key, it.uid, status, live=it.status, transition=False)
+                await bench.advance(1)
+            assert bench.patches <= RESULTS.burst + 20 * RESULTS.per_second
+            await bench.advance(2 * len(many) / RESULTS.per_second)
+            assert {(await bench.rig.status(key)).runs for key in many} == {20}
 
     finish(check())
