@@ -312,9 +312,16 @@ class Repositories:
     async def _follow(self, record: RepositoryRecord) -> Result:
         """Another replica applies it: what it publishes is here all the same."""
         spec = record.spec
-        if spec is None or spec.clusters or spec.suspend:
+        if spec is None or spec.clusters:
             return Result()
-        state, _, again = await self._read(record, spec)
+        if spec.suspend and self.is_synced(record.key):
+            # What runs goes on running, and is here.
+            return Result()
+        try:
+            state, _, again = await self._read(record, spec)
+        except Stalled as error:
+            log.info("repository not read", extra={"key": str(record.key), "error": str(error)})
+            return Result(duration(spec.interval))
         if not state.synced:
             state.synced = True
             self._synced(record.key)

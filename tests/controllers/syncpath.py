@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.controllers.events import Events
+from reconciler.controllers.leading import ALONE, Leadership
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.progress import Synced
@@ -51,7 +52,13 @@ SERVED = frozenset({SCRIPTS, SCRIPT_REPOSITORIES, DEVICES_V1BETA1, DEVICE_MODELS
 class Desk:
     """One repository, and a controller whose copy of the cluster moves when a test says `see`."""
 
-    def __init__(self, *, before: Desk | None = None, grants: Granting = NO_GRANTS) -> None:
+    def __init__(
+        self,
+        *,
+        before: Desk | None = None,
+        grants: Granting = NO_GRANTS,
+        leadership: Leadership = ALONE,
+    ) -> None:
         """`before` is the controller that ran before a restart."""
         self.clock: FakeClock = before.clock if before else FakeClock()
         self.cluster: FakeCluster = before.cluster if before else FakeCluster(self.clock)
@@ -80,6 +87,7 @@ class Desk:
             cluster_name="here",
             replace_versions=False,
             grants=grants,
+            leadership=leadership,
             clusters=self.clusters,
             served=lambda: SERVED,
             in_use=self.in_use.__contains__,

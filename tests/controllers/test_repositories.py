@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.controllers.leading import Leadership
 from reconciler.core.objects import (
     DEVICES_V1BETA1,
     LABEL_REPOSITORY,
@@ -21,6 +22,7 @@ from reconciler.errors import ClusterUnavailable, ObjectInvalid, SourceUnavailab
 from tests.controllers.syncpath import RULES, TEAM, URL, Desk
 from tests.support.rulebook import HOUSE, documents, script
 
+WRITES = ("create", "apply", "merge_patch", "json_patch", "delete")
 GONE = ClusterUnavailable("the API server does not answer")
 
 
@@ -60,6 +62,54 @@ def test_another_look_at_the_same_revision_writes_nothing() -> None:
             assert desk.remote.fetches == 3
             assert desk.cluster.count(*writes) == before
             assert len(desk.told) == 1
+
+    run(test())
+
+
+class Following(Leadership):
+    """Another replica leads, until a test says otherwise."""
+
+    is_leading = False
+
+    def leads(self, namespace: str) -> bool:
+        return self.is_leading
+
+
+@pytest.mark.parametrize("suspend", [False, True], ids=["as it is", "suspended"])
+def test_what_another_replica_applies_is_published_here_and_nothing_written(suspend: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    async def test() -> None:
+        desk = Desk(leadership=Following())
+        desk.remote.commit(HOUSE)
+        before = desk.cluster.count(*WRITES)
+        async with desk.open(suspend=suspend):
+            assert desk.synced == [RULES]
+            assert [len(refs) for refs in desk.published] == [2]
+            await desk.look()
+            assert desk.cluster.count(*WRITES) == before
+            assert desk.told == []
+
+    run(test())
+
+
+def test_who_begins_to_lead_applies_it_as_after_a_start() -> None:
+    async def test() -> None:
+        leadership = Following()
+        desk = Desk(leadership=leadership)
+        commit = desk.remote.commit(HOUSE)
+        async with desk.open():
+            assert await desk.live() == {}
+            leadership.is_leading = True
+            desk.repositories.gained(RULES)
+            await desk.look()
+            assert (await desk.status())["revision"] == f"main@sha1:{commit}"
+            assert set(await desk.live()) == {"relay"}
+            assert desk.synced == [RULES, RULES]
+            # And the other way round.
+            leadership.is_leading = False
+            desk.repositories.lost(RULES)
+            desk.remote.commit({"manifests/more.yaml": documents(script("more"))})
+            await desk.look()
+            assert set(await desk.live()) == {"relay"}
 
     run(test())
 
