@@ -155,6 +155,8 @@ class Settings(BaseModel):
     `chain_depth` is how many runs that set each other off a run may follow, `chain_runs` how many
     of one such chain may be in a minute.
     `audit` writes runs and commits of statuses to a log as text, too.
+    `nats` is the URL of a NATS server with JetStream that keeps, on `nats_copies` servers, what
+    controllers that share the work keep together; `nats_credentials` lets them in.
     `leases` is the namespace of a Kubernetes cluster where controllers that share the work say who
     leads which of `shards`, the same for all of them; a leader that is gone is replaced after
     `lease_seconds`, and `advertise` is the URL by which the others reach our web address.
@@ -190,6 +192,9 @@ class Settings(BaseModel):
     register_config: Path | None = None
     register_keys: tuple[Path, ...] = ()
     network: tuple[Place, ...] = ()
+    nats: str | None = None
+    nats_credentials: Path | None = None
+    nats_copies: Annotated[int, Field(ge=1, le=5)] = 1
     leases: Namespace | None = None
     shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] = 1
     lease_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = USUAL.lease

@@ -43,6 +43,10 @@ def one_shard(_namespace: str) -> int:
     return 0
 
 
+def _nobody(_delivery: Delivery) -> None:
+    """There are no others."""
+
+
 class SqliteJournal:
     """Keeps the promises of `Journal`.
 
@@ -54,6 +58,8 @@ class SqliteJournal:
     def __init__(
         self, path: Path, *, clock: Clock, shard_of: Callable[[str], int] = one_shard
     ) -> None:
+        # Nobody else writes here.
+        self.on_found: Callable[[Delivery], None] = _nobody
         self._path = path
         self._clock = clock
         self._shard_of = shard_of

@@ -310,6 +310,20 @@ Recordings = Annotated[
         help="Runs of each Script that are kept for scriptops replay; 0 keeps none.",
     ),
 ]
+Nats = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep runs, and what Scripts remember, in this NATS server with JetStream.",
+    ),
+]
+NatsCredentials = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Who we are there, as nsc writes it.")
+]
+NatsCopies = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, max=5, help="Servers of the NATS cluster that keep it."),
+]
 Leases = Annotated[
     str | None,
     typer.Option(

@@ -216,6 +216,9 @@ def controller(
     allow_register: options.Registers = [],  # noqa: B006 - typer's spelling of "none given"
     register_config: options.RegisterConfig = None,
     register_key: options.RegisterKeys = [],  # noqa: B006 - as above
+    nats: options.Nats = None,
+    nats_credentials: options.NatsCredentials = None,
+    nats_copies: options.NatsCopies = 1,
     leases: options.Leases = None,
     shards: options.Shards = 1,
     lease_seconds: options.LeaseSeconds = USUAL.lease,
@@ -260,6 +263,9 @@ def controller(
         registers=frozenset(allow_register),
         register_config=register_config,
         register_keys=tuple(register_key),
+        nats=nats,
+        nats_credentials=nats_credentials,
+        nats_copies=nats_copies,
         leases=leases,
         shards=shards,
         lease_seconds=lease_seconds,

@@ -74,6 +74,7 @@ class Deliveries:
         wake: Callable[[], None],
     ) -> None:
         self._journal = journal
+        journal.on_found = self._found
         self._clock = clock
         self._queue = queue
         self._leadership = leadership
@@ -109,7 +110,7 @@ class Deliveries:
             # before it starts, or a second crash would have the same start again.
             it = delivery.recovered(found, epoch)
             self._put(it, _Place.WRITING)
-            if it.stage is Stage.ACCEPTED:
+            if found.stage is Stage.ACCEPTED:
                 self._offer(self._open[it.run.key.run_id])
             else:
                 self.loop.add(it.run.key.run_id)
@@ -325,6 +326,14 @@ class Deliveries:
         if self._open.get(run_id) is it:
             self._offer(it)
         return Result()
+
+    def _found(self, found: Delivery) -> None:
+        """Somebody who led before us has kept it since, or does not know yet that we do."""
+        run = found.run
+        if run.key.run_id not in self._open:
+            epoch = self._leadership.epoch(run.script.namespace)
+            self._put(delivery.recovered(found, epoch), _Place.WRITING)
+            self.loop.add(run.key.run_id)
 
     def _offer(self, it: _Open) -> None:
         if it.run.script not in self._ready:

@@ -14,14 +14,11 @@ from prometheus_client import CollectorRegistry
 from reconciler import web
 from reconciler.adapters import cosign, kube
 from reconciler.adapters.age import Age
-from reconciler.adapters.evaluations import SqliteEvaluations
 from reconciler.adapters.git import LIBGIT2_VERSION, Allowed, GitMirrors
-from reconciler.adapters.journal import SqliteJournal
 from reconciler.adapters.outbound import HttpOutbound
 from reconciler.adapters.recordings import SqliteRecordings
 from reconciler.adapters.registers import HttpRegisters
 from reconciler.adapters.registry import DiskRegistry
-from reconciler.adapters.scriptstates import SqliteScriptStates
 from reconciler.adapters.session_server import GrpcSessionServer
 from reconciler.adapters.session_tls import TlsFiles
 from reconciler.adapters.tokens import TokenFile
@@ -74,6 +71,7 @@ from reconciler.core.twins import (
 )
 from reconciler.errors import ScriptOpsError, Stalled
 from reconciler.main import brokers, replicas
+from reconciler.main.backing import Backing, on_disk
 from reconciler.main.copying import ClusterCopy, Listeners
 from reconciler.main.granting import HeldGrants
 from reconciler.main.groups import failing_together
@@ -105,7 +103,10 @@ class Controller:
     taken, what is pending written and pushed.
     """
 
-    def __init__(self, settings: Settings, cluster: Cluster, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, cluster: Cluster, clock: Clock, backing: Backing | None = None
+    ) -> None:
+        """Without a `backing` of others, what has to outlive it is on its disk."""
         self.settings = settings
         self.cluster = cluster
         self.clock = clock
@@ -141,11 +142,9 @@ class Controller:
         urls = Allowed(urls=settings.git_urls, local=is_operators)
         self.git = GitMirrors(settings.data / "git", clock=clock, allowed=urls)
         self.registry = DiskRegistry(settings.data / "registry")
-        self.evaluations = SqliteEvaluations(settings.data / "evaluations.db")
-        self.states = SqliteScriptStates(settings.data / "states.db")
-        self.journal = SqliteJournal(
-            settings.data / "journal.db", clock=clock, shard_of=self.leadership.shard
-        )
+        self.backing = backing or on_disk(settings, clock)
+        self.evaluations, self.states = self.backing.evaluations, self.backing.states
+        self.journal = self.backing.journal
         self.memory = Memory(self.states)
         self.recordings = (
             SqliteRecordings(settings.data, self.registry.read, keep=settings.recordings)
@@ -416,6 +415,12 @@ class Controller:
     async def _take_over(self, shard: int, epoch: int) -> None:
         await self.deliveries.lead(shard, at_least=epoch)
         self.deliveries.keep_only({record.uid for record in self.world.scripts})
+        mine = {
+            record.uid
+            for record in self.world.scripts
+            if self.leadership.shard(record.key.namespace) == shard
+        }
+        self.triggering.take_up(await self.backing.refresh(mine))
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         app = web.app(
@@ -539,21 +544,24 @@ class Controller:
         while True:
             await self.clock.sleep(FLUSH_SECONDS)
             self.auditing.flush()
-            try:
-                await self.evaluations.flush()
-            except ScriptOpsError as error:
-                # Kept in memory, and tried again: a restart meanwhile runs some Scripts once more.
-                log.warning("evaluations not written", extra={"error": str(error)})
-            try:
-                await self.states.flush()
-            except ScriptOpsError as error:
-                # What Scripts that are gone had remembered is removed later.
-                log.warning("states not written", extra={"error": str(error)})
-            try:
-                await self.deliveries.flush()
-            except ScriptOpsError as error:
-                # Runs that have succeeded are found again by a restart meanwhile, and run again.
-                log.warning("journal not written", extra={"error": str(error)})
+            await self._write_behind()
+
+    async def _write_behind(self) -> None:
+        try:
+            await self.evaluations.flush()
+        except ScriptOpsError as error:
+            # Kept in memory, and tried again: a restart meanwhile runs some Scripts once more.
+            log.warning("evaluations not written", extra={"error": str(error)})
+        try:
+            await self.states.flush()
+        except ScriptOpsError as error:
+            # What Scripts that are gone had remembered is removed later.
+            log.warning("states not written", extra={"error": str(error)})
+        try:
+            await self.deliveries.flush()
+        except ScriptOpsError as error:
+            # Runs that have succeeded are found again by a restart meanwhile, and run again.
+            log.warning("journal not written", extra={"error": str(error)})
 
     async def _record(self) -> None:
         while self.recordings is not None:
@@ -579,6 +587,7 @@ class Controller:
         await self.status_notes.stop()
         await self.repositories.stop()
         await self.commits.stop()
+        await self._write_behind()
         self.evaluations.close()
         self.states.close()
         await self.journal.close()

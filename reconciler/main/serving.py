@@ -18,6 +18,7 @@ from reconciler.core.scripts import decode_script
 from reconciler.errors import ObjectInvalid
 from reconciler.main import logs, secretfiles
 from reconciler.main.assembly import Controller
+from reconciler.main.backing import shared
 from reconciler.main.simulation import Driving, simulated
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
@@ -84,8 +85,8 @@ async def controller(settings: Settings) -> None:
     logs.configure(settings)
     gc.set_threshold(*COLLECTED_AFTER)
     clock = SystemClock()
-    async with open_cluster(settings, clock) as cluster:
-        instance = Controller(settings, cluster, clock)
+    async with shared(settings, clock) as backing, open_cluster(settings, clock) as cluster:
+        instance = Controller(settings, cluster, clock, backing)
         async with instance.running(), _devices(cluster, clock, instance.driving):
             gc.freeze()
             log.info(

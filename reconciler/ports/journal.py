@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -21,12 +21,17 @@ class Journal(Protocol):
     crash may lose what was dropped since the last write: such a run is then found again.
     """
 
+    # Told of runs that others have kept for a shard which we have claimed since.
+    on_found: Callable[[Delivery], None]
+
     async def claim(self, shard: int, *, at_least: int = 1) -> int:
         """Begin to write for a shard: its new epoch, higher than any before. Raises `Transient`."""
         ...
 
     async def load(self, shard: int) -> Sequence[Delivery]:
-        """All that is kept of a claimed shard, oldest first. Damaged ones are left out."""
+        """All that is kept of a shard, oldest first; right after the claim. Damaged ones are left
+        out.
+        """
         ...
 
     async def keep(self, delivery: Delivery) -> None:

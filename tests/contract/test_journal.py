@@ -1,4 +1,4 @@
-"""Runs that are kept until they are done: what outlives the process, on the fake and on disk."""
+"""Runs that are kept until they are done: what outlives the process, on the fake, on disk and in JetStream."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.journal import SqliteJournal
+from reconciler.adapters.nats import JetStreamJournal, Nats
 from reconciler.api.script import Qos
 from reconciler.core.deliveries import Delivery, Stage
 from reconciler.core.objects import ObjectKey
@@ -24,6 +25,7 @@ from reconciler.errors import Fenced, Transient
 from reconciler.ports.journal import RETENTION, Journal
 from tests.fakes.clock import FakeClock
 from tests.fakes.journal import FakeJournal
+from tests.support.natsserver import nats_server
 
 # Opens a journal as another process would, when the one before it is closed, and claims its shard.
 Reopen = Callable[[], Awaitable[Journal]]
@@ -72,11 +74,18 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["fake", "sqlite"])
+@pytest.fixture
+def nats_url(tmp_path: Path) -> Iterator[str]:
+    with nats_server(tmp_path / "nats") as server:
+        yield server.url
+
+
+@pytest.fixture(params=["fake", "sqlite", "jetstream"])
 def journals(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Journals:
     @asynccontextmanager
     async def journals() -> AsyncIterator[Reopen]:
         opened: list[Journal] = []
+        stack = AsyncExitStack()
 
         async def again() -> Journal:
             last = opened[-1] if opened else None
@@ -85,18 +94,29 @@ def journals(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -
             if request.param == "fake":
                 before = last if isinstance(last, FakeJournal) else None
                 opened.append(FakeJournal(before, clock=clock, shard_of=shard_of))
+            elif request.param == "jetstream":
+                url = str(request.getfixturevalue("nats_url"))
+                opened.append(await on_nats(stack, url, clock))
             else:
                 path = tmp_path / "journal.db"
                 opened.append(SqliteJournal(path, clock=clock, shard_of=shard_of))
             await opened[-1].claim(0)
+            await opened[-1].load(0)
             return opened[-1]
 
         try:
             yield again
         finally:
             await opened[-1].close()
+            await stack.aclose()
 
     return journals
+
+
+async def on_nats(stack: AsyncExitStack, url: str, clock: FakeClock) -> JetStreamJournal:
+    nats = await Nats.connect(url)
+    stack.push_async_callback(nats.close)
+    return await JetStreamJournal.open(nats, clock=clock, shards=2, shard_of=shard_of)
 
 
 def with_journal(journals: Journals, check: Check) -> None:

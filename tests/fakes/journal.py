@@ -28,6 +28,7 @@ class FakeJournal:
         self.deliveries: dict[RunId, Delivery] = dict(before.deliveries) if before else {}
         self.epochs: dict[int, int] = before.epochs if before else {}
         self.ended: dict[RunId, float] = before.ended if before else {}
+        self.on_found: Callable[[Delivery], None] = lambda _: None
         self.is_full = False
         self.loses_drops = False
         self._clock = clock

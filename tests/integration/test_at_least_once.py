@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.gitserver import Repository
 from tests.support.kube import free_port, wait_until
+from tests.support.natsserver import NatsServer, nats_server
 from tests.support.rulebook import documents, script
 from tests.support.system import ControllerProcess, Process, ask, is_ready, serving, settings
 
@@ -70,8 +71,19 @@ def test_everything_that_was_accepted_is_run_once_though_it_is_killed_again_and_
     assert len(found) == len(set(found))
 
 
+@pytest.mark.parametrize("victim", ["controller", "nats"])
+def test_nats_keeps_what_was_accepted_though_it_or_the_controller_is_killed_again_and_again(
+    tmp_path: Path, git: Repository, victim: str
+) -> None:
+    with nats_server(tmp_path / "nats") as server:
+        accepted, found = killed(tmp_path, git, "OnlyOnce", victim, server)
+    assert len(accepted) >= EACH
+    assert set(accepted) <= set(found)
+    assert len(found) == len(set(found))
+
+
 def killed(
-    tmp_path: Path, git: Repository, qos: str, victim: str
+    tmp_path: Path, git: Repository, qos: str, victim: str, nats: NatsServer | None = None
 ) -> tuple[Sequence[int], Sequence[int]]:
     """The numbers that were accepted, and those that the rule remembers to have run for."""
     chance = random.Random(7)
@@ -80,11 +92,16 @@ def killed(
     git.commit(rules(qos))
     with serving(settings(tmp_path / "data")) as system:
         system.repository(TEAM, git.path)
-    controller = ControllerProcess(tmp_path, f"--grpc=127.0.0.1:{grpc}", f"--web=127.0.0.1:{door}")
+    options = [f"--grpc=127.0.0.1:{grpc}", f"--web=127.0.0.1:{door}"]
+    if nats is not None:
+        options.append(f"--nats={nats.url}")
+    controller = ControllerProcess(tmp_path, *options)
     worker = Process(
         ("executor", f"127.0.0.1:{grpc}", "--workers=1", "--log=json"), tmp_path / "executor.log"
     )
-    target = controller if victim == "controller" else worker
+    targets = {"controller": controller, "executor": worker, "nats": nats}
+    target = targets[victim]
+    assert target is not None
     controller.start()
     worker.start()
     accepted: list[int] = []

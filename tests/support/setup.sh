@@ -15,6 +15,7 @@ NEEDED=(
     sshd:openssh-server
     openssl:openssl
     mosquitto:mosquitto
+    nats-server:nats-server
     age:age
     clang:clang
     wasm-ld:lld
