@@ -69,6 +69,7 @@ from reconciler.core.scripts import ScriptRecord, decode_script
 from reconciler.core.store import Delta, Entry, Store, identity_of
 from reconciler.core.triggers import Subscription
 from reconciler.core.twins import decode_device
+from reconciler.ports.journal import Journal
 from reconciler.ports.registry import ArtifactRef
 from tests.fakes.ciphers import FakeCiphers
 from tests.fakes.clock import FakeClock
@@ -154,6 +155,7 @@ class Rig:
         self,
         *,
         before: Rig | None = None,
+        journal: Journal | None = None,
         limits: chains.Limits = chains.DEFAULT_LIMITS,
         grants: Granting = NO_GRANTS,
     ) -> None:
@@ -188,9 +190,11 @@ class Rig:
             metrics=self.metrics,
             leadership=self.leadership,
         )
-        self.journal = FakeJournal(before.journal if before else None, clock=self.clock)
+        self.journal: FakeJournal = FakeJournal(
+            before.journal if before else None, clock=self.clock
+        )
         self.deliveries = Deliveries(
-            self.journal,
+            journal or self.journal,
             self.queue,
             self.leadership,
             clock=self.clock,
