@@ -115,7 +115,9 @@ def killed(
             timer.join()
             target.start()
             wait_until(lambda: is_ready(shown(web)), what="it is ready again")
-        wait_until(lambda: set(accepted) <= set(seen(web)), what="all of it was run")
+        # What NATS was asked when it went has an answer after 5 s, or comes again after 30.
+        everything = "all of it was run"
+        wait_until(lambda: set(accepted) <= set(seen(web)), what=everything, seconds=90)
         return accepted, seen(web)
     finally:
         for process in (worker, controller):
