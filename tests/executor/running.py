@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from executor.engines.js.isolate import Isolate
+from executor.engines.js.isolate import Isolate, start_v8
 from executor.engines.js.watching import Watcher
 from executor.model import Limits, RunKey, RunRequest, RunResult, ScriptRef, ScriptType, Work
 from executor.supervisor.pool import Supervisor
@@ -58,6 +58,8 @@ class Script:
     """A script in an isolate of this process: `run` gives completions as plain lists."""
 
     def __init__(self, source: str, *, file: str = "rule.js") -> None:
+        # Whoever is the first to make an isolate decides on the flags of V8 in this process.
+        start_v8()
         loop = asyncio.get_running_loop()
         self.isolate = Isolate(loop)
         watcher = Watcher(loop)
