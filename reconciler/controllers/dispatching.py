@@ -6,21 +6,22 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.environments import Environments
+from reconciler.controllers.executors import Executor, Executors
 from reconciler.controllers.leading import ALONE, Leadership
+from reconciler.controllers.loading import Loading
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.pauses import Pauses
-from reconciler.controllers.runnables import InFlight, Runnable
+from reconciler.controllers.preparing import MAX_ACTIVATION, Preparing
+from reconciler.controllers.returned import Returned
+from reconciler.controllers.runnables import InFlight, Runnable, Those, answer_seconds
 from reconciler.controllers.shadowing import Shadows
-from reconciler.controllers.triggering import Triggering, new_run_id
+from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
-from reconciler.core import activation
-from reconciler.core.environment import Environment
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runqueue import QUANTUM, RunQueue
 from reconciler.core.runs import (
@@ -39,33 +40,10 @@ from reconciler.ports.sessions import ExecutorInfo, SessionServer
 
 log = logging.getLogger(__name__)
 
-# On top of a run's own wall time: a full batch before it, a worker to be replaced, the way there
-# and back. An executor that is heard of but does not answer is given up after this.
-ANSWER_GRACE = 60.0
 # How often runs in flight are looked through for such.
 SWEEP_SECONDS = 5.0
 # An executor that cannot run something (shutting down, no such engine) leaves it to another.
 UNAVAILABLE_ATTEMPTS = 3
-# What one run may read, as JSON. A message to an executor holds at most four times as much.
-MAX_ACTIVATION = 8 * 1024 * 1024
-
-# (namespace, digest): what is loaded, because a worker serves one namespace.
-LoadKey = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Executor:
-    info: ExecutorInfo
-    credit: int = 0
-    draining: bool = False
-    # What it could not load just now; not asked of it again before the next sweep.
-    refused: set[LoadKey] = field(default_factory=set)
-
-
-class _Load(NamedTuple):
-    key: LoadKey
-    executor: ExecutorId
-    deadline: float
 
 
 class Dispatcher:
@@ -92,7 +70,6 @@ class Dispatcher:
         metrics: Metrics,
         leadership: Leadership = ALONE,
     ) -> None:
-        self._world = world
         self._queue = queue
         self._sessions = sessions
         self._memory = memory
@@ -100,13 +77,14 @@ class Dispatcher:
         self._clock = clock
         self._metrics = metrics
         self._leadership = leadership
-        self._executors: dict[ExecutorId, _Executor] = {}
+        self._executors = Executors(metrics)
         self._runnables: dict[ObjectKey, Runnable] = {}
         self._in_flight: dict[RunId, InFlight] = {}
-        self._loads: dict[LoadKey, ScriptRef] = {}
-        self._loading: dict[RunId, _Load] = {}
-        # Runs that an executor did not begin; they go before all that waits.
-        self._returned: dict[RunId, InFlight] = {}
+        self._loading = Loading(clock=clock, metrics=metrics, leadership=leadership, wake=self.wake)
+        self._preparing = Preparing(world, memory, environments, clock)
+        self._returned = Returned(
+            queue, self._executors, deadline=self._deadline, wake=self.wake, begin=self._begin
+        )
         self.shadows = Shadows(world, clock=clock, metrics=metrics, leadership=leadership)
         self.pauses = Pauses(
             clock=clock,
@@ -138,11 +116,10 @@ class Dispatcher:
     def let_go(self, script: ObjectKey) -> None:
         """Another replica runs it from now on: what its runs in flight answer is dropped."""
         self.remove(script)
-        for flights in (self._in_flight, self._returned):
-            for run_id in [i for i, f in flights.items() if f.run.script == script]:
-                del flights[run_id]
-                self._queue.done(script)
-        for _ in self.pauses.abandon(script):
+        flying = [i for i, f in self._in_flight.items() if f.run.script == script]
+        for run_id in flying:
+            del self._in_flight[run_id]
+        for _ in (*flying, *self._returned.abandon(script), *self.pauses.abandon(script)):
             self._queue.done(script)
 
     def running(self, script: ObjectKey) -> Runnable | None:
@@ -150,15 +127,14 @@ class Dispatcher:
 
     def load(self, ref: ScriptRef) -> None:
         """Ask an executor to fetch and load an artifact; `on_loaded` tells how that went."""
-        self._loads.setdefault((ref.key.namespace, ref.digest), ref)
-        self.wake()
+        self._loading.want(ref)
 
     def can_run(self, script_type: str) -> bool:
-        return self._others_can_run(script_type, but=None)
+        return self._executors.can_run(script_type)
 
     @property
     def executors(self) -> Sequence[ExecutorInfo]:
-        return tuple(e.info for e in self._executors.values())
+        return tuple(e.info for e in self._executors)
 
     @property
     def in_flight(self) -> int:
@@ -166,38 +142,28 @@ class Dispatcher:
 
     def in_flight_of(self, script: ObjectKey) -> int:
         paused = (flight for flight, _, _ in self.pauses)
-        flights = (*self._in_flight.values(), *self._returned.values(), *paused)
+        flights = (*self._in_flight.values(), *self._returned, *paused)
         return sum(flight.run.script == script for flight in flights)
 
     # What sessions say.
 
     def connected(self, executor: ExecutorInfo) -> None:
-        self._executors[executor.id] = _Executor(executor)
-        who = {"executor": executor.name, "identity": executor.identity}
-        log.info("executor connected", extra=who)
-        self._metrics.executors.set(len(self._executors))
+        self._executors.connected(executor)
         self.on_executors()
 
     def credited(self, executor: ExecutorId, credit: int) -> None:
-        known = self._executors.get(executor)
-        if known is not None and not known.draining:
-            known.credit += credit
+        if self._executors.credited(executor, credit):
             self.wake()
 
     def draining(self, executor: ExecutorId) -> None:
         """It takes no more; what it holds may still come back."""
-        if executor in self._executors:
-            self._executors[executor].credit = 0
-            self._executors[executor].draining = True
+        if self._executors.draining(executor):
             self.on_executors()
 
     def disconnected(self, executor: ExecutorId, reason: str) -> None:
-        gone = self._executors.pop(executor, None)
-        if gone is None:
+        if not self._executors.disconnected(executor, reason):
             return
-        log.info("executor disconnected", extra={"executor": gone.info.name, "reason": reason})
-        self._metrics.executors.set(len(self._executors))
-        self._loading = {i: load for i, load in self._loading.items() if load.executor != executor}
+        self._loading.lost(executor)
         self.shadows.lost(executor)
         self._give_up(
             [f for f in self._in_flight.values() if f.executor == executor],
@@ -210,7 +176,9 @@ class Dispatcher:
     def finished(self, executor: ExecutorId, results: Sequence[RunResult]) -> None:
         for result in results:
             if result.load:
-                self._finish_load(executor, result)
+                loaded = self._loading.finished(executor, result)
+                if loaded is not None:
+                    self.on_loaded(*loaded, result)
                 continue
             if self.shadows.finished(executor, result):
                 continue
@@ -250,16 +218,8 @@ class Dispatcher:
             return flight
         self._metrics.stale_results_total.inc()
         if flight is not None and flight.executor != executor:
-            self._tell_foreign(executor, key.run_id)
+            self._executors.tell_foreign(executor, key.run_id)
         return None
-
-    def _tell_foreign(self, executor: ExecutorId, run_id: RunId) -> None:
-        """An executor that answers for another is mistaken, or not what it says."""
-        known = self._executors.get(executor)
-        told = {} if known is None else {"executor": known.info.name}
-        who = "" if known is None else known.info.identity
-        extra = {**told, "identity": who, "run_id": run_id}
-        log.warning("result of a run of another executor", extra=extra)
 
     # Loops.
 
@@ -274,20 +234,12 @@ class Dispatcher:
                 "the executor did not answer in time",
             )
             self._give_up(
-                [
-                    *(f for f in self._returned.values() if f.deadline < now),
-                    *self.pauses.overdue(now),
-                ],
+                [*self._returned.overdue(now), *self.pauses.overdue(now)],
                 Outcome.UNAVAILABLE,
                 "no executor could run it",
             )
             self.shadows.sweep()
-            for executor in self._executors.values():
-                executor.refused.clear()
-            for run_id, load in list(self._loading.items()):
-                if load.deadline < now:
-                    del self._loading[run_id]
-                    self._refused(load)
+            self._loading.sweep()
             self.wake()
 
     async def drained(self) -> None:
@@ -306,24 +258,24 @@ class Dispatcher:
     def _pump(self) -> None:
         self._pump_is_due = False
         waits = len(self._queue) or len(self.shadows) or self.pauses.ready
-        if self._loads or self._returned or waits:
-            # The one with most credit first, which spreads runs over executors.
-            for executor in sorted(self._executors.values(), key=lambda e: -e.credit):
-                if executor.credit > 0:
-                    self._fill(executor)
+        if len(self._loading) or self._returned or waits:
+            for executor in self._executors.most_credit_first:
+                self._fill(executor)
         self._metrics.run_queue_depth.set(len(self._queue))
-        self._metrics.executor_credit.set(sum(e.credit for e in self._executors.values()))
+        self._executors.tell_credit()
 
-    def _fill(self, executor: _Executor) -> None:
-        dispatches = self._load_dispatches(executor)
+    def _fill(self, executor: Executor) -> None:
+        dispatches = self._loading.take(executor.info, executor.credit)
         dispatches += self._resumed(executor, executor.credit - len(dispatches))
         dispatches += self._second_tries(executor, executor.credit - len(dispatches))
         groups = self._queue.take(
             executor.credit - len(dispatches),
-            blocked=_Blocked(self._runnables, executor.info.script_types, self._environments),
-            single=_Single(self._runnables, self._is_single),
+            blocked=Those(
+                self._runnables, lambda it: self._is_blocked(it, executor.info.script_types)
+            ),
+            single=Those(self._runnables, self._is_single),
         )
-        for group in (part for whole in groups for part in self._by_version(self._noted(whole))):
+        for group in (part for whole in groups for part in self._sent_together(whole)):
             dispatch = self._dispatch(executor, group)
             if dispatch is not None:
                 dispatches.append(dispatch)
@@ -338,21 +290,7 @@ class Dispatcher:
                     self._return(self._in_flight[key.run_id])
             self.disconnected(executor.info.id, "the session is closing")
 
-    def _load_dispatches(self, executor: _Executor) -> list[Dispatch]:
-        asked = {load.key for load in self._loading.values()} | executor.refused
-        dispatches: list[Dispatch] = []
-        for key, ref in self._loads.items():
-            if len(dispatches) >= executor.credit:
-                break
-            if key in asked or ref.script_type not in executor.info.script_types:
-                continue
-            load = RunKey(new_run_id(), 1, self._leadership.epoch(key[0]))
-            deadline = self._clock.monotonic() + ANSWER_GRACE
-            self._loading[load.run_id] = _Load(key, executor.info.id, deadline)
-            dispatches.append(Dispatch(ref, (), load))
-        return dispatches
-
-    def _resumed(self, executor: _Executor, room: int) -> list[Dispatch]:
+    def _resumed(self, executor: Executor, room: int) -> list[Dispatch]:
         """Runs that have what they waited for: as they were sent before, with the replies."""
         dispatches: list[Dispatch] = []
         for flight, dispatch in self.pauses.take(executor.info, room):
@@ -362,43 +300,29 @@ class Dispatcher:
             dispatches.append(dispatch)
         return dispatches
 
-    def _second_tries(self, executor: _Executor, room: int) -> list[Dispatch]:
+    def _second_tries(self, executor: Executor, room: int) -> list[Dispatch]:
         """Runs that came back, except those that another executor than this one should take."""
         dispatches: list[Dispatch] = []
         if not self._returned:
             return dispatches
         busy = {f.run.script for f in self._in_flight.values()} | self._ended.keys()
-        for flight in list(self._returned.values()):
-            script_type = flight.runnable.ref.script_type
+        for flight in self._returned.fit_for(executor.info):
             if len(dispatches) >= room:
                 break
             # What it is sent with now may be another version than it came back from.
             if not self._environments.are_ready(self._runnables.get(flight.run.script)):
                 continue
-            if script_type not in executor.info.script_types or (
-                flight.executor == executor.info.id
-                and self._others_can_run(script_type, but=executor.info.id)
-            ):
-                continue
             if self._is_single(flight.runnable):
                 if flight.run.script in busy:
                     continue
                 busy.add(flight.run.script)
-            del self._returned[flight.run.key.run_id]
+            self._returned.pop(flight.run.key.run_id)
             dispatch = self._dispatch(executor, [flight.run], tries=flight.tries + 1)
             if dispatch is not None:
                 dispatches.append(dispatch)
         return dispatches
 
-    def _others_can_run(self, script_type: str, *, but: ExecutorId | None) -> bool:
-        return any(
-            script_type in e.info.script_types and not e.draining and e.info.id != but
-            for e in self._executors.values()
-        )
-
-    def _dispatch(
-        self, executor: _Executor, group: list[Run], *, tries: int = 1
-    ) -> Dispatch | None:
+    def _dispatch(self, executor: Executor, group: list[Run], *, tries: int = 1) -> Dispatch | None:
         runnable = self._runnables.get(group[0].script)
         if runnable is not None:
             runnable = runnable.of(group[0])
@@ -411,129 +335,53 @@ class Dispatcher:
                 continue
             if not runs:
                 self.triggering.dispatched(run)
-            state = self._memory.of(run.uid)
             accepted = self.deliveries.outcome(run)
             if accepted is not None:
+                state = self._memory.of(run.uid)
                 self._finish(InFlight(run=run, runnable=runnable, state=state), accepted)
                 continue
-            now = self._clock.now()
-            environment = self._environments.of(runnable)
-            data = self._activation(run, runnable, state, now, environment)
-            flight = InFlight(
-                run=run,
-                runnable=runnable,
-                executor=executor.info.id,
-                deadline=self._deadline(runnable, len(group)),
-                tries=tries,
-                state=state,
-                activation=data,
-                environment=environment,
-            )
-            if runnable.candidate is not None and runnable.candidate.share is None:
-                tried = runnable.candidate.runnable
-                others = self._environments.of(tried)
-                told = self._activation(run, tried, state, now, others)
-                flight.environment = environment.hiding(others)
-                flight.shadow_activation = told if len(told) <= MAX_ACTIVATION else b""
-            if len(data) > MAX_ACTIVATION:
+            flight = self._preparing.flight(run, runnable)
+            flight.executor = executor.info.id
+            flight.deadline = self._deadline(runnable, len(group))
+            flight.tries = tries
+            if len(flight.activation) > MAX_ACTIVATION:
                 message = f"its event and the devices it reads are more than {MAX_ACTIVATION} bytes"
                 self._finish(flight, _failed(flight, Outcome.DENIED, message))
                 continue
             self._in_flight[run.key.run_id] = flight
-            runs.append((run.key, data))
+            runs.append((run.key, flight.activation))
         return Dispatch(runnable.ref, tuple(runs)) if runnable is not None and runs else None
 
-    def _noted(self, group: list[Run]) -> list[Run]:
-        """Those that may be sent at once. Of the others it is kept first that they start."""
+    def _sent_together(self, group: list[Run]) -> list[list[Run]]:
+        """Of these runs of one Script those that may be sent at once, by their version."""
         runnable = self._runnables.get(group[0].script)
         if runnable is None:
-            return group
-        first = [
-            run
-            for run in group
-            if self.deliveries.must_note(run, acts_outside=bool(runnable.of(run).ref.network_allow))
-        ]
-        if not first:
-            return group
-        self._begin(self._note(runnable, first))
-        return [run for run in group if run not in first]
-
-    async def _note(self, runnable: Runnable, runs: list[Run]) -> None:
-        noted = await self.deliveries.note(runs)
-        for run in runs:
-            if run not in noted:
-                self._queue.done(run.script)
-                continue
-            flight = InFlight(run=run, runnable=runnable, tries=0)
-            flight.deadline = self._deadline(runnable, QUANTUM)
-            self._returned[run.key.run_id] = flight
-        self.wake()
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _by_version(self, group: list[Run]) -> list[list[Run]]:
-        """Runs of one Script as they go together: those of each version."""
-        if not group:
-            return []
-        runnable = self._runnables.get(group[0].script)
-        if runnable is None or runnable.candidate is None:
             return [group]
-        parts: dict[str, list[Run]] = {}
-        for run in group:
-            parts.setdefault(runnable.of(run).version, []).append(run)
-        return list(parts.values())
+        return runnable.by_version(self._returned.noted(runnable, group, self.deliveries))
 
     def _deadline(self, runnable: Runnable, runs: int) -> float:
-        limits = runnable.ref.limits
-        wall = limits.wall_time_ms / 1000
-        if runnable.ref.network_allow:
-            # It is run again after each wait, and its last wait may have been just begun.
-            wall *= 1 + limits.fetches
-        waits = limits.wait_ms / 1000 if runnable.ref.network_allow else 0.0
-        return self._clock.monotonic() + ANSWER_GRACE + wall * (runs + 1) + waits
-
-    def _activation(
-        self, run: Run, runnable: Runnable, state: bytes, now: float, environment: Environment
-    ) -> bytes:
-        namespace = run.script.namespace
-        return activation.build(
-            run,
-            runnable.spec,
-            device=lambda name: self._world.device(ObjectKey(namespace, name)),
-            model=self._world.model,
-            now=now,
-            state=state,
-            secrets=environment.values,
-        )
+        return self._clock.monotonic() + answer_seconds(runnable, runs)
 
     def _is_single(self, runnable: Runnable) -> bool:
         uid = runnable.uid
         fetches = runnable.is_fetching
         return self._memory.is_single(uid, is_fetching=fetches) or self.pauses.is_patient(uid)
 
+    def _is_blocked(self, runnable: Runnable, script_types: frozenset[str]) -> bool:
+        """Whether the executor has no engine for it, or a part of its environment is missing."""
+        is_other = not runnable.script_types <= script_types
+        return is_other or not self._environments.are_ready(runnable)
+
     def _return(self, flight: InFlight) -> None:
-        """The same attempt, with another executor where there is one."""
-        run_id = flight.run.key.run_id
-        del self._in_flight[run_id]
+        """Its executor did not begin it."""
+        del self._in_flight[flight.run.key.run_id]
         if flight.replies:
             # What it has asked for is done: it may only go on from there.
             flight.tries += 1
             self.pauses.give_back(flight)
-            self.wake()
-            return
-        self._returned[run_id] = replace(flight, deadline=self._deadline(flight.runnable, 1))
+        else:
+            self._returned.unbegun(flight)
         self.wake()
-
-    def _again(self, flight: InFlight) -> None:
-        """Run it once more: what it went by had changed meanwhile, so it has not happened."""
-        # As long as all that may be in front of it; with any executor, and as the same try.
-        deadline = self._deadline(flight.runnable, QUANTUM)
-        self._returned[flight.run.key.run_id] = replace(
-            flight, executor=ExecutorId(""), deadline=deadline, tries=flight.tries - 1
-        )
 
     def _give_up(self, flights: Sequence[InFlight], outcome: Outcome, why: str) -> None:
         for flight in flights:
@@ -541,7 +389,7 @@ class Dispatcher:
 
     def _finish(self, flight: InFlight, result: RunResult) -> None:
         self._in_flight.pop(flight.run.key.run_id, None)
-        self._returned.pop(flight.run.key.run_id, None)
+        self._returned.pop(flight.run.key.run_id)
         if flight.replies:
             # An executor tells of the replies that it brought itself, and of these with them.
             result = replace(
@@ -557,12 +405,17 @@ class Dispatcher:
         if len(ended) == 1:
             self._begin(self._hand_on(flight.run.script, ended))
 
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _hand_on(self, script: ObjectKey, ended: deque[tuple[InFlight, RunResult]]) -> None:
         """One after the other: of two writes to one property the later one stays."""
         while ended:
             flight, result = ended[0]
             if self._memory.is_stale(flight.run.uid, flight.state, result):
-                self._again(flight)
+                self._returned.again(flight)
                 ended.popleft()
                 continue
             try:
@@ -575,61 +428,6 @@ class Dispatcher:
         del self._ended[script]
         self.wake()
 
-    def _finish_load(self, executor: ExecutorId, result: RunResult) -> None:
-        asked = self._loading.get(result.key.run_id)
-        if asked is None or asked.executor != executor:
-            self._metrics.stale_results_total.inc()
-            return
-        del self._loading[result.key.run_id]
-        if result.outcome is Outcome.UNAVAILABLE:
-            # Stays in `_loads`: for another executor at once, for this one after the next sweep.
-            self._refused(asked)
-            self.wake()
-            return
-        self._loads.pop(asked.key, None)
-        self.on_loaded(*asked.key, result)
-
-    def _refused(self, load: _Load) -> None:
-        if load.executor in self._executors:
-            self._executors[load.executor].refused.add(load.key)
-
 
 def _failed(flight: InFlight, outcome: Outcome, message: str) -> RunResult:
     return RunResult(key=flight.run.key, outcome=outcome, message=message)
-
-
-class _Single:
-    """The Scripts whose runs go one at a time, as the container `RunQueue.take` asks."""
-
-    def __init__(
-        self, runnables: dict[ObjectKey, Runnable], is_single: Callable[[Runnable], bool]
-    ) -> None:
-        self._runnables = runnables
-        self._is_single = is_single
-
-    def __contains__(self, script: object) -> bool:
-        runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
-        return runnable is not None and self._is_single(runnable)
-
-
-class _Blocked:
-    """The Scripts an executor has no engine for, and those that wait for a part of their
-    environment, as the container `RunQueue.take` asks.
-    """
-
-    def __init__(
-        self,
-        runnables: dict[ObjectKey, Runnable],
-        script_types: frozenset[str],
-        environments: Environments,
-    ) -> None:
-        self._runnables = runnables
-        self._script_types = script_types
-        self._environments = environments
-
-    def __contains__(self, script: object) -> bool:
-        runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
-        if runnable is None:
-            return False
-        is_other = not runnable.script_types <= self._script_types
-        return is_other or not self._environments.are_ready(runnable)

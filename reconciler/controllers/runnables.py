@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -19,6 +20,10 @@ from reconciler.core.runs import (
     RunLimits,
     ScriptRef,
 )
+
+# On top of a run's own wall time: a full batch before it, a worker to be replaced, the way there
+# and back. An executor that is heard of but does not answer is given up after this.
+ANSWER_GRACE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,15 @@ class Runnable:
         tried = self.candidate
         is_shared = tried is not None and tried.share is not None and tried.share.takes(run)
         return tried.runnable if tried is not None and is_shared else self
+
+    def by_version(self, runs: list[Run]) -> list[list[Run]]:
+        """As they are sent together: those of each version."""
+        if self.candidate is None:
+            return [runs] if runs else []
+        parts: dict[str, list[Run]] = {}
+        for run in runs:
+            parts.setdefault(self.of(run).version, []).append(run)
+        return list(parts.values())
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -87,6 +101,20 @@ class Candidate:
     share: Share | None
 
 
+class Those:
+    """The Scripts of which something holds, as the container that `RunQueue.take` asks."""
+
+    def __init__(
+        self, runnables: Mapping[ObjectKey, Runnable], holds: Callable[[Runnable], bool]
+    ) -> None:
+        self._runnables = runnables
+        self._holds = holds
+
+    def __contains__(self, script: object) -> bool:
+        runnable = self._runnables.get(script) if isinstance(script, ObjectKey) else None
+        return runnable is not None and self._holds(runnable)
+
+
 NOBODY: Final = ExecutorId("")
 
 
@@ -117,6 +145,17 @@ class InFlight:
     refused: tuple[str, ...] = ()
     outranked: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def answer_seconds(runnable: Runnable, runs: int) -> float:
+    """How long an executor has for a run that is sent with so many of its kind."""
+    limits = runnable.ref.limits
+    wall = limits.wall_time_ms / 1000
+    if runnable.ref.network_allow:
+        # It is run again after each wait, and its last wait may have been just begun.
+        wall *= 1 + limits.fetches
+    waits = limits.wait_ms / 1000 if runnable.ref.network_allow else 0.0
+    return ANSWER_GRACE + wall * (runs + 1) + waits
 
 
 def limits_of(spec: ScriptSpec) -> RunLimits:

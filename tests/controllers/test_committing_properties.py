@@ -9,7 +9,7 @@ import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.controllers.dispatching import ANSWER_GRACE
+from reconciler.controllers.runnables import ANSWER_GRACE
 from reconciler.core.objects import DEVICES_V1BETA1
 from reconciler.core.runs import Cause, Commit, ExecutorId, Outcome, Pause, RunId, RunKey, Write
 from tests.controllers.runpath import SCRIPT, SWITCH, Rig, finish, ok, reported

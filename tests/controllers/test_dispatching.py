@@ -11,13 +11,12 @@ import orjson
 import pytest
 
 from reconciler.controllers.dispatching import (
-    ANSWER_GRACE,
-    MAX_ACTIVATION,
     SWEEP_SECONDS,
     UNAVAILABLE_ATTEMPTS,
     Dispatcher,
 )
-from reconciler.controllers.runnables import InFlight, Runnable, limits_of
+from reconciler.controllers.preparing import MAX_ACTIVATION
+from reconciler.controllers.runnables import ANSWER_GRACE, InFlight, Runnable, limits_of
 from reconciler.core.objects import ObjectKey
 from reconciler.core.runs import (
     Cause,
