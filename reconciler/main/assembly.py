@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import cache
 
 from prometheus_client import CollectorRegistry
@@ -14,19 +11,13 @@ from prometheus_client import CollectorRegistry
 from reconciler import web
 from reconciler.adapters import cosign, kube
 from reconciler.adapters.age import Age
-from reconciler.adapters.git import LIBGIT2_VERSION, Allowed, GitMirrors
-from reconciler.adapters.outbound import HttpOutbound
+from reconciler.adapters.git import Allowed, GitMirrors
 from reconciler.adapters.recordings import SqliteRecordings
 from reconciler.adapters.registers import HttpRegisters
 from reconciler.adapters.registry import DiskRegistry
-from reconciler.adapters.session_server import GrpcSessionServer
-from reconciler.adapters.session_tls import TlsFiles
-from reconciler.adapters.tokens import TokenFile
-from reconciler.controllers.access import KeptAccess
 from reconciler.controllers.artifacts import Artifacts
 from reconciler.controllers.auditing import Auditing
 from reconciler.controllers.commanding import ObjectCommands
-from reconciler.controllers.commitstatuses import CommitStatuses
 from reconciler.controllers.committing import Commits
 from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.dispatching import Dispatcher
@@ -41,7 +32,6 @@ from reconciler.controllers.leading import Leading
 from reconciler.controllers.memory import Memory
 from reconciler.controllers.metrics import Metrics
 from reconciler.controllers.mqtttriggers import MqttTriggers
-from reconciler.controllers.notifying import Notifications
 from reconciler.controllers.operations import ControllerOperations, RunLog
 from reconciler.controllers.precedence import Precedence
 from reconciler.controllers.repositories import Repositories
@@ -51,49 +41,23 @@ from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.secrets import Secrets
 from reconciler.controllers.statuscommits import StatusCommits
 from reconciler.controllers.statuses import ScriptStatuses
-from reconciler.controllers.statusnotes import StatusNotes
 from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core import chains, plan
-from reconciler.core.models import ModelRecord
-from reconciler.core.objects import (
-    ObjectKey,
-    Resource,
-)
-from reconciler.core.repositories import RepositoryRecord
+from reconciler.core.objects import ObjectKey, Resource
 from reconciler.core.runqueue import RunQueue
 from reconciler.core.runs import Cause
-from reconciler.core.scripts import ScriptRecord
-from reconciler.core.store import Delta
-from reconciler.core.twins import (
-    DeviceRecord,
-    DeviceStatusRecord,
-)
-from reconciler.errors import ScriptOpsError, Stalled
-from reconciler.main import brokers, replicas
+from reconciler.main import brokers, flushing, listening, replicas
 from reconciler.main.backing import Backing, on_disk
-from reconciler.main.copying import ClusterCopy, Listeners
+from reconciler.main.copying import ClusterCopy
 from reconciler.main.granting import HeldGrants
 from reconciler.main.groups import failing_together
+from reconciler.main.hearing import Hearing
 from reconciler.main.simulation import Driving
-from reconciler.ports.access import Access
+from reconciler.main.telling import Telling
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
-from reconciler.settings import Address, ClusterKind, LogFormat, Settings
-
-log = logging.getLogger(__name__)
-FLUSH_SECONDS = 0.5
-RECORD_SECONDS = 1.0
-# Those in this process that read what others send; what executors run on they tell themselves.
-LIBRARIES = {"libgit2": LIBGIT2_VERSION, "OpenSSL": ssl.OPENSSL_VERSION.split()[1]}
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where it listens, ports as they were bound."""
-
-    web: Address
-    grpc: Address
+from reconciler.settings import ClusterKind, LogFormat, Settings
 
 
 class Controller:
@@ -110,20 +74,8 @@ class Controller:
         self.settings = settings
         self.cluster = cluster
         self.clock = clock
-        self.addresses: Addresses
+        self.addresses: listening.Addresses
         self.world = World()
-        self.copy = ClusterCopy(
-            cluster,
-            self.world,
-            clock,
-            Listeners(
-                repositories=self._repositories_changed,
-                scripts=self._scripts_changed,
-                devices=self._devices_changed,
-                models=self._models_changed,
-                device_statuses=self._device_statuses_changed,
-            ),
-        )
         self._synced = False
         self._registry_of_metrics = CollectorRegistry()
         self.metrics = Metrics(self._registry_of_metrics)
@@ -156,17 +108,14 @@ class Controller:
             config=settings.register_config,
             keys=[cosign.load(path) for path in settings.register_keys],
         )
-        tls = settings.tls
-        self._sessions = GrpcSessionServer(
-            str(settings.grpc),
-            tls=None if tls is None else TlsFiles(tls.cert, tls.key, tls.client_ca),
-            insecure=settings.insecure_listen,
-        )
+        self._sessions = listening.sessions(settings)
         self._queue = RunQueue()
         # To look one up takes longer than to count with it.
         self._messages_of = cache(self.metrics.mqtt_messages_total.labels)
         self.broker = brokers.broker(settings, clock, count=self._count_messages)
         self._wire()
+        self.hearing = self._hearing()
+        self.copy = ClusterCopy(cluster, self.world, clock, self.hearing.listeners)
         self.auditing = Auditing()
         if settings.audit or settings.log_format is LogFormat.JSON:
             # Logs as text are for whoever looks on, who has better to read unless he asks for it.
@@ -267,40 +216,19 @@ class Controller:
             synced=self.scripts.repository_synced,
         )
         self.secrets = Secrets(cluster, clock=clock)
-        self.outbound = HttpOutbound()
-        self.commit_statuses = CommitStatuses(
+        self.telling = Telling(
             world,
-            self.outbound,
-            self.secrets,
-            self.events,
-            clock=clock,
-            metrics=metrics,
-            cluster_name=self.settings.cluster_name,
-            latest=lambda record: self.statuses.latest(record.key, record.uid, record.status),
-            passed=self.repositories.branches.passed,
-        )
-        self.repositories.progress.append(self.commit_statuses.progressed)
-        self.scripts.listeners.append(self.commit_statuses.script_status)
-        self.status_notes = StatusNotes(
             self.git,
-            self.repositories.notes,
+            self.secrets,
+            self.repositories,
+            self.scripts,
+            self.statuses,
             self.events,
             precedence,
             clock=clock,
             metrics=metrics,
             cluster_name=self.settings.cluster_name,
         )
-        self.repositories.progress.append(self.status_notes.progressed)
-        self.notifications = Notifications(
-            world,
-            self.outbound,
-            self.secrets,
-            self.events,
-            clock=clock,
-            metrics=metrics,
-            cluster_name=self.settings.cluster_name,
-        )
-        self.events.listeners.append(self.notifications.transition)
         self.hooks = PushHooks(
             world, self.secrets, self.repositories.branches.pushed, clock=clock, metrics=metrics
         )
@@ -359,7 +287,9 @@ class Controller:
             stack.push_async_callback(self._let_go)
             if not isinstance(self.leadership, Leading):
                 await self.deliveries.lead()
-            await self._listen(stack)
+            self.addresses = await listening.listen(
+                stack, self.settings, self._app(), self._sessions, self.dispatcher, self.registry
+            )
             group = await stack.enter_async_context(failing_together())
             await self.copy.begin(group)
             present = {record.uid for record in self.world.scripts}
@@ -373,18 +303,18 @@ class Controller:
                 self.deliveries.loop.run,
                 self.statuses.loop.run,
                 self.repositories.loop.run,
-                self.commit_statuses.loop.run,
-                self.notifications.loop.run,
-                self.status_notes.loop.run,
+                self.telling.commit_statuses.loop.run,
+                self.telling.notifications.loop.run,
+                self.telling.status_notes.loop.run,
                 self.repositories.drift.loop.run,
                 self.repositories.drift.statuses_loop.run,
                 self.events.run,
                 self.dispatcher.sweep,
-                self._flush,
-                self._record,
             ):
                 group(loop())
-            group(self.grants.follow(self.clock, self._grants_changed))
+            group(flushing.flush(self.clock, self.auditing, self.backing, self.deliveries))
+            group(flushing.record(self.clock, self.recordings))
+            group(self.grants.follow(self.clock, self.hearing.grants_changed))
             if self.broker is not None:
                 group(self.broker.run())
             self._share()
@@ -394,43 +324,30 @@ class Controller:
         """Lead what others do not, where there are others."""
         leading = self.leadership
         if isinstance(leading, Leading) and self.meanwhile is not None:
-            hand_over = replicas.HandOver(
+            replicas.HandOver(
                 leading=leading,
                 world=self.world,
                 scripts=self.scripts,
                 repositories=self.repositories,
-                commit_statuses=self.commit_statuses,
-                status_notes=self.status_notes,
+                commit_statuses=self.telling.commit_statuses,
+                status_notes=self.telling.status_notes,
                 mqtt_triggers=self.mqtt_triggers,
                 meanwhile=self.meanwhile,
-            )
-            self.triggering.before = self.meanwhile.missed
-            for shard in range(self.settings.shards):
-                # What this process finds on its disk is of a time before.
-                hand_over.lost(shard)
-            leading.on_gained, leading.on_lost = hand_over.gained, hand_over.lost
-            leading.prepare = self._take_over
+                triggering=self.triggering,
+                deliveries=self.deliveries,
+                backing=self.backing,
+            ).begin(self.settings.shards)
         leading.start(replicas.address(self.settings, self.addresses.web))
 
-    async def _take_over(self, shard: int, epoch: int) -> None:
-        await self.deliveries.lead(shard, at_least=epoch)
-        self.deliveries.keep_only({record.uid for record in self.world.scripts})
-        mine = {
-            record.uid
-            for record in self.world.scripts
-            if self.leadership.shard(record.key.namespace) == shard
-        }
-        self.triggering.take_up(await self.backing.refresh(mine))
-
-    async def _listen(self, stack: AsyncExitStack) -> None:
-        app = web.app(
+    def _app(self) -> web.Asgi:
+        return web.app(
             self.operations,
             self.registry,
             push_hooks=self.hooks,
             commands=self.commands,
             metrics=self._registry_of_metrics,
-            access=KeptAccess(self._access(), clock=self.clock),
-            libraries=LIBRARIES,
+            access=listening.access(self.settings, self.cluster, self.clock),
+            libraries=listening.LIBRARIES,
             # Whoever reaches a loopback address is a user of this machine, who could as well read
             # our memory or our kubeconfig.
             local_users=self.settings.web.is_loopback,
@@ -440,26 +357,6 @@ class Controller:
             peers=self.peers,
             elsewhere=self.leadership.elsewhere,
         )
-        files = self.settings.web_tls
-        tls = None if files is None else web.Tls(files.cert, files.key)
-        port, stop = await web.serve(app, *self.settings.web, tls=tls)
-        stack.push_async_callback(stop)
-        grpc_address = self.settings.grpc
-        try:
-            grpc_port = await self._sessions.start(self.dispatcher, self.registry.read)
-        except OSError as error:
-            raise Stalled(
-                f"cannot listen on {grpc_address}; choose another --grpc address",
-                reason="AddressUnavailable",
-            ) from error
-        self.addresses = Addresses(
-            Address(self.settings.web.host, port), Address(grpc_address.host, grpc_port)
-        )
-
-    def _access(self) -> Access:
-        if isinstance(self.cluster, kube.KubeCluster):
-            return self.cluster.access(audience=self.settings.audience)
-        return TokenFile(self.settings.data, clock=self.clock)
 
     def _mqtt_triggers(self) -> MqttTriggers | None:
         if self.broker is None:
@@ -475,13 +372,6 @@ class Controller:
             grants=self.grants,
         )
 
-    def _grants_changed(self) -> None:
-        self.repositories.grants_changed()
-        for record in self.world.scripts:
-            self.scripts.loop.add(record.key)
-        if self.mqtt_triggers is not None:
-            self.mqtt_triggers.grants_changed(self.world.scripts)
-
     @property
     def driving(self) -> Driving | None:
         """What drives the devices of an embedded cluster that are not simulated."""
@@ -494,82 +384,24 @@ class Controller:
     def _count_messages(self, result: str) -> None:
         self._messages_of(result).inc()
 
-    # What is heard of the cluster.
-
     def _served(self) -> frozenset[Resource]:
         served = self.copy.served
         on_kubernetes = self.settings.cluster is ClusterKind.KUBERNETES
         return plan.writable(served) if on_kubernetes else served
 
-    def _repositories_changed(self, deltas: Sequence[Delta[RepositoryRecord]]) -> None:
-        for delta in deltas:
-            self.repositories.changed(delta)
-
-    def _scripts_changed(self, deltas: Sequence[Delta[ScriptRecord]]) -> None:
-        for delta in deltas:
-            self.scripts.changed(delta)
-            self.commit_statuses.script_changed(delta)
-            self.repositories.drift.script_changed(delta)
-            if self.mqtt_triggers is not None and self.leadership.leads(delta.key.namespace):
-                self.mqtt_triggers.changed(delta)
-
-    def _devices_changed(self, deltas: Sequence[Delta[DeviceRecord]]) -> None:
-        for delta in deltas:
-            self.repositories.drift.device_changed(delta)
-            self.committing.changed(delta.key)
-            if delta.new is not None:
-                self.writer.caught_up(delta.new)
-                self._reported(delta.key)
-            elif self.meanwhile is not None:
-                self.meanwhile.gone(delta.key)
-
-    def _reported(self, device: ObjectKey) -> None:
-        # What is reported may come before what our own write has made of the Device.
-        record = self.writer.current(device)
-        if record is not None:
-            if self.meanwhile is not None:
-                self.meanwhile.changed(record)
-            self.triggering.device_changed(record)
-
-    def _models_changed(self, deltas: Sequence[Delta[ModelRecord]]) -> None:
-        for delta in deltas:
-            self.repositories.drift.model_changed(delta)
-
-    def _device_statuses_changed(self, deltas: Sequence[Delta[DeviceStatusRecord]]) -> None:
-        for delta in deltas:
-            self.committing.changed(delta.key)
-            self._reported(delta.key)
-
-    async def _flush(self) -> None:
-        while True:
-            await self.clock.sleep(FLUSH_SECONDS)
-            self.auditing.flush()
-            await self._write_behind()
-
-    async def _write_behind(self) -> None:
-        try:
-            await self.evaluations.flush()
-        except ScriptOpsError as error:
-            # Kept in memory, and tried again: a restart meanwhile runs some Scripts once more.
-            log.warning("evaluations not written", extra={"error": str(error)})
-        try:
-            await self.states.flush()
-        except ScriptOpsError as error:
-            # What Scripts that are gone had remembered is removed later.
-            log.warning("states not written", extra={"error": str(error)})
-        try:
-            await self.deliveries.flush()
-        except ScriptOpsError as error:
-            # Runs that have succeeded are found again by a restart meanwhile, and run again.
-            log.warning("journal not written", extra={"error": str(error)})
-
-    async def _record(self) -> None:
-        while self.recordings is not None:
-            await self.clock.sleep(RECORD_SECONDS)
-            try:
-                await self.recordings.flush()
-            except ScriptOpsError as error:
-                log.warning("recordings not written", extra={"error": str(error)})
+    def _hearing(self) -> Hearing:
+        return Hearing(
+            world=self.world,
+            leadership=self.leadership,
+            repositories=self.repositories,
+            scripts=self.scripts,
+            commit_statuses=self.telling.commit_statuses,
+            committing=self.committing,
+            writer=self.writer,
+            triggering=self.triggering,
+            mqtt_triggers=self.mqtt_triggers,
+            meanwhile=self.meanwhile,
+        )
 
     def _is_read(self, repository: ObjectKey) -> bool:
         return self.repositories.is_synced(repository)
@@ -584,10 +416,10 @@ class Controller:
         self.auditing.flush()
         await self.environments.stop()
         await self.statuses.flush()
-        await self.status_notes.stop()
+        await self.telling.status_notes.stop()
         await self.repositories.stop()
         await self.commits.stop()
-        await self._write_behind()
+        await flushing.write_behind(self.backing, self.deliveries)
         self.evaluations.close()
         self.states.close()
         await self.journal.close()
@@ -596,6 +428,6 @@ class Controller:
         self.git.close()
         self.registry.close()
         await self._registers.close()
-        await self.outbound.close()
+        await self.telling.outbound.close()
         if self.peers is not None:
             await self.peers.close()

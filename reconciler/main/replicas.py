@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from reconciler.adapters import kube
 from reconciler.adapters.peers import HttpPeers
 from reconciler.controllers.commitstatuses import CommitStatuses
+from reconciler.controllers.deliveries import Deliveries
 from reconciler.controllers.leading import Leadership, Leading
 from reconciler.controllers.meanwhile import Meanwhile
 from reconciler.controllers.metrics import Metrics
@@ -17,12 +18,14 @@ from reconciler.controllers.mqtttriggers import MqttTriggers
 from reconciler.controllers.repositories import Repositories
 from reconciler.controllers.scripts import Scripts
 from reconciler.controllers.statusnotes import StatusNotes
+from reconciler.controllers.triggering import Triggering
 from reconciler.controllers.world import World
 from reconciler.core.leases import Timing
 from reconciler.core.repositories import RepositoryRecord
 from reconciler.core.scripts import ScriptRecord
 from reconciler.core.store import Delta
 from reconciler.errors import Stalled
+from reconciler.main.backing import Backing
 from reconciler.ports.clock import Clock
 from reconciler.ports.cluster import Cluster
 from reconciler.settings import Address, Settings
@@ -86,6 +89,25 @@ class HandOver:
     status_notes: StatusNotes
     mqtt_triggers: MqttTriggers | None
     meanwhile: Meanwhile
+    triggering: Triggering
+    deliveries: Deliveries
+    backing: Backing
+
+    def begin(self, shards: int) -> None:
+        """Lead none of so many, and be told by `leading` from now of those that are to be led."""
+        self.triggering.before = self.meanwhile.missed
+        for shard in range(shards):
+            # What this process finds on its disk is of a time before.
+            self.lost(shard)
+        self.leading.on_gained, self.leading.on_lost = self.gained, self.lost
+        self.leading.prepare = self.prepare
+
+    async def prepare(self, shard: int, epoch: int) -> None:
+        """Take over what others have kept of its runs, before any more begin."""
+        await self.deliveries.lead(shard, at_least=epoch)
+        self.deliveries.keep_only({record.uid for record in self.world.scripts})
+        mine = {record.uid for record in self._scripts(shard)}
+        self.triggering.take_up(await self.backing.refresh(mine))
 
     def gained(self, shard: int) -> None:
         self.meanwhile.begin(shard, since=self.leading.unled_since(shard))

@@ -6,7 +6,8 @@ for whoever signs them.
 """
 
 from reconciler.web.application import app
+from reconciler.web.gate import Asgi
 from reconciler.web.server import serve
 from reconciler.web.tls import Tls
 
-__all__ = ["Tls", "app", "serve"]
+__all__ = ["Asgi", "Tls", "app", "serve"]
