@@ -47,8 +47,9 @@ pivot_root . tmp
 umount --lazy /tmp
 mount -t tmpfs -o mode=1777 tmp /tmp
 cd /work
+# Another user forgets whose death it was to die with.
 exec setpriv --reuid "${user%:*}" --regid "${user#*:}" --clear-groups --bounding-set=-all \
-    --inh-caps=-all --no-new-privs "$@"
+    --inh-caps=-all --no-new-privs --pdeathsig KILL "$@"
 """
 
 
