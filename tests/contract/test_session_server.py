@@ -238,6 +238,7 @@ def test_nothing_is_sent_to_whom_there_is_no_session_with():
         async with served() as it, it.executor() as executor:
             assert not it.server.send(ExecutorId("nobody"), [dispatch("r")])
             name = await executor.connect(credit=5)
+            await until(lambda: "credited" in it.heard.of(name))
             it.server.send(name, [dispatch("before")])
             await executor.exit()
             await until(lambda: it.heard.of(name)[-1] == "draining")
