@@ -120,11 +120,14 @@ def triggers(
     by way of a Script that waits or may loop, see `_sets_off`, or of a property that all who write
     it set to one and the same value.
     """
-    sure = {it.script for it in capabilities if it.is_exact}
+    linked = _linked(capabilities)
+    if not linked:
+        return
+    sure = {it.script for it in linked if it.is_exact}
     settled = _settled(capabilities)
-    surely = _circles(scripts, [it for it in capabilities if it.script in sure], settled)
+    surely = _circles(scripts, [it for it in linked if it.script in sure], settled)
     told = {key for keys in surely for key in keys}
-    perhaps = _circles(scripts, capabilities, settled)
+    perhaps = _circles(scripts, linked, settled)
     for keys in (*surely, *(it for it in perhaps if not told.issuperset(it))):
         severity: Severity = "error" if sure.issuperset(keys) else "warning"
         message = (
@@ -136,6 +139,20 @@ def triggers(
         for key in keys:
             pointer = "/spec/executePolicy/readChange"
             yield places.problem(scripts[key], pointer, "TriggerCycle", message, severity)
+
+
+def _linked(capabilities: Sequence[Capability]) -> list[Capability]:
+    """Those that write a device which one reads, and read one which one writes: few of many."""
+    read = {(it.script.namespace, touch.device) for it in capabilities for touch in it.reads}
+    written = {(it.script.namespace, touch.device) for it in capabilities for touch in it.writes}
+    both = read & written
+    return [
+        it
+        for it in capabilities
+        if both
+        and any((it.script.namespace, touch.device) in both for touch in it.reads)
+        and any((it.script.namespace, touch.device) in both for touch in it.writes)
+    ]
 
 
 class _Place(NamedTuple):
