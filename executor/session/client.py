@@ -122,7 +122,7 @@ class Client:
             backoff = BACKOFF_SECONDS if was_connected else min(backoff * 2, BACKOFF_MAX_SECONDS)
             # Half of it is certain, so that a crash loop of the controller is not made worse.
             # So that all who served a controller that ends do not come back in one moment.
-            delay *= 1 + random.random()  # noqa: S311 - as below
+            delay *= 1 + random.random()  # noqa: S311 - spreads, hides nothing
             wait = delay + backoff * (0.5 + random.random() / 2)  # noqa: S311 - spreads, hides nothing
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._draining.wait(), wait)

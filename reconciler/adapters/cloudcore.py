@@ -72,7 +72,7 @@ class CloudCore:
 
     def report_twins(
         self,
-        resource: Resource,  # noqa: ARG002 - the port's
+        resource: Resource,  # noqa: ARG002 - the parameter is the port's
         key: ObjectKey,
         reported: Mapping[str, JsonObject],
     ) -> None:

@@ -125,8 +125,9 @@ class Explainer:
         found: list[Json] = []
         for name in sorted(set(record.spec.write_selector.match_names.values())):
             device = self.world.device(ObjectKey(record.key.namespace, name))
-            for twin in device.twins if device is not None else ():
-                assert device is not None  # noqa: S101 - it has twins
+            if device is None:
+                continue
+            for twin in device.twins:
                 origin = origins.of(device.origins, twin.name, twin.desired)
                 if origin is not None:
                     found.append(

@@ -215,7 +215,7 @@ class StatusCommits:
                 await self._push(writer)
                 retry = FIRST_RETRY
                 await self._clock.sleep(REST_SECONDS)
-            except Exception as error:  # noqa: BLE001 - told, whatever it is
+            except Exception as error:  # noqa: BLE001 - one writer must not end the others
                 self._failed(writer, error)
                 self.on_failure(writer.target, error)
                 await self._clock.sleep(retry)

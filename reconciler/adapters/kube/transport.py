@@ -67,7 +67,7 @@ class Transport:
         """One that waits behind no other request: with places and a rate of its own."""
         other = copy.copy(self)
         other._places = asyncio.Semaphore(CONCURRENT_REQUESTS)  # noqa: SLF001 - of the same class
-        other._bucket = Bucket(REQUESTS, now=asyncio.get_running_loop().time())  # noqa: SLF001 - as above
+        other._bucket = Bucket(REQUESTS, now=asyncio.get_running_loop().time())  # noqa: SLF001 - of the same class
         return other
 
     async def call(

@@ -31,7 +31,7 @@ LEAST_PAYLOAD: Final = 8 * 1024 * 1024
 
 async def _next(watcher: KeyValue.KeyWatcher) -> KeyValue.Entry | None:
     """None after the last that there is."""
-    found: KeyValue.Entry | None = await watcher.updates(  # type: ignore[no-untyped-call]  # theirs
+    found: KeyValue.Entry | None = await watcher.updates(  # type: ignore[no-untyped-call]  # nats-py has not typed it
         timeout=ANSWER_SECONDS
     )
     return found
@@ -135,7 +135,7 @@ class Nats:
                 while (entry := await _next(watcher)) is not None:
                     found[entry.key] = (entry.value or b"", entry.revision or 0)
             finally:
-                await watcher.stop()  # type: ignore[no-untyped-call]  # theirs
+                await watcher.stop()  # type: ignore[no-untyped-call]  # nats-py has not typed it
         return found
 
     async def close(self) -> None:

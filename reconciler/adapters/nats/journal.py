@@ -19,6 +19,7 @@ from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error, NoRespondersError
+from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, KeyNotFoundError, NotFoundError
 from nats.js.kv import KeyValue
@@ -329,13 +330,13 @@ class JetStreamJournal:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    async def _listen(self, shard: int, subscription: object) -> None:
+    async def _listen(self, shard: int, subscription: JetStreamContext.PullSubscription) -> None:
         """Hear of what is kept: our own, to acknowledge it, and what others keep for us."""
         me = asyncio.current_task()
         # The client may take a cancellation for its own.
         while me is not None and not me.cancelling():
             try:
-                messages = await subscription.fetch(FETCHED, timeout=ANSWER_SECONDS)  # type: ignore[attr-defined]
+                messages = await subscription.fetch(FETCHED, timeout=ANSWER_SECONDS)
             except (TimeoutError, Error, OSError):
                 await asyncio.sleep(0 if self._nats.client.is_connected else 0.2)
                 continue
